@@ -1,0 +1,1 @@
+"""What exists: one file an asset, with its checks."""

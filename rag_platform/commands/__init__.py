@@ -1,0 +1,1 @@
+"""The commands of ``rag``, one file a group; ``cli.py`` puts them together."""

@@ -1,0 +1,1 @@
+"""How it is made: snapshot, parse, chunk, embed, index, quarantine. No Dagster in here."""

@@ -1,0 +1,1 @@
+"""Parsers, one file a family of formats. They run inside the jailed worker processes."""

@@ -1,0 +1,41 @@
+"""The pipeline's identity: what makes two ingestions of the same bytes give the same chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from rag_platform import identity
+from rag_platform.backends.embedders.base import EmbedderSpec
+from rag_platform.ledger.documents import Document
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSpec:
+    """Fingerprints of parser and chunker, the embedder, and the keys that follow from them."""
+
+    parser: str
+    chunker: str
+    embedder: EmbedderSpec
+
+    @property
+    def fingerprint(self) -> str:
+        return identity.pipeline_fingerprint((self.parser, self.chunker, self.embedder.fingerprint))
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what a release stores to embed questions later and to say what made it."""
+        return {"parser": self.parser, "chunker": self.chunker, "embedder": asdict(self.embedder)}
+
+    def parse_key(self, content_hash: str, uri: str) -> str:
+        return identity.parse_key(content_hash, PurePosixPath(uri).suffix.lower(), self.parser)
+
+    def chunk_set_key(self, content_hash: str, uri: str) -> str:
+        return identity.chunk_set_key(self.parse_key(content_hash, uri), self.chunker)
+
+    def embedding_key(self, text: str) -> str:
+        return identity.embedding_key(self.embedder.fingerprint, self.embedder.dimensions, text)
+
+    def version_id(self, document: Document) -> str:
+        return identity.version_id(document.content_hash, document.metadata_hash, self.fingerprint)

@@ -1,0 +1,47 @@
+"""Daily work that no run waits for: unreferenced bytes, litter, a full comparison of the index."""
+
+from __future__ import annotations
+
+import time
+
+from rag_platform import telemetry
+from rag_platform.ingestion.stages.audit import audit_index, repair
+from rag_platform.ingestion.stages.snapshot import blob_key
+from rag_platform.ingestion.workbench import Workbench
+
+BLOB_GRACE_S = 86_400.0
+
+
+def housekeeping(bench: Workbench) -> dict[str, int]:
+    """Collect garbage and audit the index in full; return counts for run metadata.
+
+    Documents that the index holds wrongly are marked dirty: the next ingest writes them again.
+    """
+    orphans = bench.segments.collect_garbage()
+    merged = sum(bench.segments.compact(stage)["merged"] for stage in ("parse", "chunk", "embed"))
+    blobs = _collect_blobs(bench)
+    audit = audit_index(bench, force=True)
+    if audit.examples:
+        repair(bench, audit.wrong)
+    return {
+        "orphan_segments_deleted": orphans,
+        "segments_merged": merged,
+        "blobs_deleted": blobs,
+        "ghost_chunks": audit.ghosts,
+        "missing_chunks": audit.missing,
+    }
+
+
+def _collect_blobs(bench: Workbench) -> int:
+    """Delete raw bytes that no document, index entry or dead letter refers to.
+
+    Runs under the snapshot locks: a snapshot that finds a blob in place does not store it again.
+    """
+    cut = time.time() - BLOB_GRACE_S
+    with bench.ledger.database.locks(f"snapshot-{b}" for b in bench.bucket_names):
+        wanted = {blob_key(h) for h in bench.ledger.documents.content_hashes()}
+        litter = [o.key for o in bench.objects.list("blobs") if o.key not in wanted and o.modified_at < cut]
+        if litter:
+            with telemetry.effect("object:delete"):
+                bench.objects.delete(litter)
+    return len(litter)

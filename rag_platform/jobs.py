@@ -1,0 +1,59 @@
+"""Jobs: what can be started by a person, a schedule or the sensor."""
+
+import time
+
+import dagster as dg
+
+from rag_platform.ingestion.stages.housekeeping import housekeeping
+from rag_platform.resources import PlatformResource
+
+INGESTION = dg.AssetSelection.assets(
+    "source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "dead_letters"
+)
+
+ingest_sources = dg.define_asset_job(
+    "ingest_sources",
+    selection=INGESTION,
+    executor_def=dg.in_process_executor,
+    description="List every source, and bring the index up to it. Unchanged documents cost a comparison.",
+)
+
+replay_dead_letters = dg.define_asset_job(
+    "replay_dead_letters",
+    selection=INGESTION,
+    config={"ops": {"source_snapshots": {"config": {"replay": ["all"]}}}},
+    executor_def=dg.in_process_executor,
+    description="Try every open dead letter of the chosen partitions again.",
+)
+
+rebuild_vector_index = dg.define_asset_job(
+    "rebuild_vector_index",
+    selection=dg.AssetSelection.assets("vector_index", "dead_letters"),
+    config={"ops": {"vector_index": {"config": {"rebuild": True}}}},
+    executor_def=dg.in_process_executor,
+    description="Write the index again from the stored chunks and embeddings; nothing is parsed or embedded.",
+)
+
+
+@dg.op(description="Delete old runs, unreferenced bytes and the litter of crashed attempts; compare index and ledger.")
+def clean_up_platform(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
+    report = housekeeping(platform.bench)
+    days = platform.bench.settings.run_retention_days
+    before = time.time() - days * 86400
+    finished = dg.RunsFilter(
+        statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    )
+    deleted = 0
+    for item in context.instance.get_run_records(finished, ascending=True, limit=5000):
+        if item.create_timestamp.timestamp() < before:
+            context.instance.delete_run(item.dagster_run.run_id)
+            deleted += 1
+    context.add_output_metadata({"runs_deleted": deleted, **report})
+
+
+@dg.job(executor_def=dg.in_process_executor, description="Daily housekeeping; safe beside anything else.")
+def clean_up() -> None:
+    clean_up_platform()
+
+
+jobs = [ingest_sources, replay_dead_letters, rebuild_vector_index, clean_up]

@@ -1,0 +1,201 @@
+"""Engine, transactions, migrations and locks of the ledger, on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from rag_platform import telemetry
+from rag_platform.errors import ConfigurationError, DependencyError, LockTimeout
+from rag_platform.ledger import schema
+
+BUSY_TIMEOUT_MS = 60_000
+SQL_BATCH = 500
+"""Values in one IN list: below SQLite's default limit of host parameters in every build."""
+
+
+def batches(values: Iterable[Any], size: int = SQL_BATCH) -> Iterator[list[Any]]:
+    """Cut ``values`` into lists of at most ``size``."""
+    batch: list[Any] = []
+    for value in values:
+        batch.append(value)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+class Database:
+    """One engine. Reads see a consistent snapshot; writes are serialised and durable on commit.
+
+    SQLite runs in WAL mode with ``synchronous=FULL``: the crash protocol relies on the order of
+    ledger commits and index writes, also across a power failure.
+    """
+
+    def __init__(self, url: str, *, lock_folder: Path) -> None:
+        self._lock_folder = lock_folder
+        self.url = sa.engine.make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        if not self.is_sqlite and self.url.get_backend_name() != "postgresql":
+            raise ConfigurationError("RAG_LEDGER_URL: use sqlite:///… or postgresql+psycopg2://…")
+        if self.is_sqlite:
+            if self.url.database:
+                Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+            self.engine = sa.create_engine(self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+            sa.event.listen(self.engine, "connect", _configure_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+        else:
+            try:
+                self.engine = sa.create_engine(self.url, pool_pre_ping=True)
+            except ModuleNotFoundError as e:
+                raise ConfigurationError(f"the ledger needs {e.name!r}: run `pip install psycopg2-binary`") from e
+        self._migrate()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Open a transaction that only reads."""
+        with self._guarded(), self.engine.connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self, label: str) -> Iterator[sa.Connection]:
+        """Open a transaction that commits at the end of the block. ``label`` names the effect."""
+        with (
+            self._guarded(),
+            telemetry.effect(f"ledger:{label}"),
+            self.engine.connect().execution_options(rag_write=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def upsert(
+        self, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], update: Sequence[str] = ()
+    ) -> None:
+        """Insert rows; where the primary key exists, set the ``update`` columns (none: keep the old row)."""
+        if not rows:
+            return
+        if self.is_sqlite:
+            from sqlalchemy.dialects.sqlite import insert
+        else:
+            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+        keys = [c.name for c in table.primary_key.columns]
+        statement = insert(table)
+        if update:
+            statement = statement.on_conflict_do_update(
+                index_elements=keys, set_={c: statement.excluded[c] for c in update}
+            )
+        else:
+            statement = statement.on_conflict_do_nothing(index_elements=keys)
+        connection.execute(statement, list(rows))
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, timeout_s: float = 3600.0) -> Iterator[None]:
+        """Hold an exclusive lock across processes (and threads). It ends with the process that holds it.
+
+        Raises:
+            LockTimeout: somebody else held it for ``timeout_s`` seconds.
+        """
+        with self._file_lock(name, timeout_s) if self.is_sqlite else self._advisory_lock(name, timeout_s):
+            yield
+
+    @contextlib.contextmanager
+    def locks(self, names: Iterable[str], *, timeout_s: float = 3600.0) -> Iterator[None]:
+        """Hold several locks, taken in sorted order so that two runs cannot wait for each other."""
+        with contextlib.ExitStack() as stack:
+            for name in sorted(set(names)):
+                stack.enter_context(self.lock(name, timeout_s=timeout_s))
+            yield
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    # ── inner workings ──
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.OperationalError as e:
+            # The driver's text names host and database; the statement and its values stay out.
+            raise DependencyError("ledger", f"{self.url.get_backend_name()} failed: {_first_line(e.orig)}") from e
+
+    def _migrate(self) -> None:
+        with self.read() as connection:
+            current = self._version(connection)
+        if current == schema.VERSION:
+            return
+        if current > schema.VERSION:
+            raise ConfigurationError(
+                f"the ledger has schema version {current}, this program knows {schema.VERSION}: upgrade rag-platform"
+            )
+        with self.lock("migrate"):
+            for number in range(current, schema.VERSION):
+                with self.write("migrate") as connection:
+                    if self._version(connection) != number:
+                        continue  # another process was faster
+                    schema.MIGRATIONS[number](connection)
+                    connection.execute(schema.ledger_version.delete())
+                    connection.execute(schema.ledger_version.insert().values(version=number + 1))
+
+    @staticmethod
+    def _version(connection: sa.Connection) -> int:
+        if not sa.inspect(connection).has_table("ledger_version"):
+            return 0
+        return int(connection.execute(sa.select(schema.ledger_version.c.version)).scalar() or 0)
+
+    @contextlib.contextmanager
+    def _file_lock(self, name: str, timeout_s: float) -> Iterator[None]:
+        import fcntl
+
+        self._lock_folder.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + timeout_s
+        with (self._lock_folder / f"{name}.lock").open("a+") as handle:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise LockTimeout(f"another run holds {name!r}; try again when it has finished") from None
+                    threading.Event().wait(0.1)
+            yield  # closing the file releases the lock
+
+    @contextlib.contextmanager
+    def _advisory_lock(self, name: str, timeout_s: float) -> Iterator[None]:
+        key = int.from_bytes(hashlib.sha256(f"rag-platform:{name}".encode()).digest()[:8], "big", signed=True)
+        deadline = time.monotonic() + timeout_s
+        with self._guarded(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar():
+                if time.monotonic() >= deadline:
+                    raise LockTimeout(f"another run holds {name!r}; try again when it has finished")
+                threading.Event().wait(0.1)
+            try:
+                yield
+            finally:
+                connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+
+
+def _configure_sqlite(dbapi_connection: Any, _record: Any) -> None:
+    dbapi_connection.isolation_level = None  # we say BEGIN ourselves
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A write transaction takes the write lock at once: a later upgrade could fail with "busy".
+    immediate = connection.get_execution_options().get("rag_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]

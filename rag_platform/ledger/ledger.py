@@ -1,0 +1,38 @@
+"""The ledger as one object."""
+
+from __future__ import annotations
+
+from rag_platform.ledger.artifacts import Artifacts
+from rag_platform.ledger.database import Database
+from rag_platform.ledger.dead_letters import DeadLetters
+from rag_platform.ledger.documents import Documents
+from rag_platform.ledger.releases import Releases
+from rag_platform.ledger.runs import Runs
+from rag_platform.ledger.sources import Sources
+from rag_platform.settings import Settings
+
+
+class Ledger:
+    """All concerns of the ledger over one ``Database``."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.sources = Sources(database)
+        self.documents = Documents(database)
+        self.artifacts = Artifacts(database)
+        self.releases = Releases(database)
+        self.dead_letters = DeadLetters(database)
+        self.runs = Runs(database)
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Open (and create or migrate) the ledger that the settings name.
+
+    Raises:
+        ConfigurationError: the URL cannot be used.
+        DependencyError: the database does not answer.
+    """
+    return Ledger(Database(settings.resolved_ledger_url, lock_folder=settings.root / "locks"))

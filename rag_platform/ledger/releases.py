@@ -1,0 +1,115 @@
+"""Releases: which index serves, and with which pipeline it was made."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from rag_platform.ledger import schema
+from rag_platform.ledger.database import Database
+
+_r = schema.releases
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """``pipeline`` describes parser, chunker and embedder, enough to embed a question for it."""
+
+    release_id: str
+    index_name: str
+    fingerprint: str
+    pipeline: Mapping[str, Any]
+    state: str
+    created_at: float
+    promoted_at: float | None
+    verified_state: str | None
+
+
+class Releases:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def ensure(self, fingerprint: str, pipeline: Mapping[str, Any]) -> Release:
+        """Return the release of this pipeline, created as a candidate when it is new."""
+        release_id = f"r-{fingerprint}"
+        found = self.get(release_id)
+        if found is None:
+            with self._db.write("release") as c:
+                self._db.upsert(
+                    c,
+                    _r,
+                    [
+                        {
+                            "release_id": release_id,
+                            "index_name": f"chunks_{fingerprint}",
+                            "fingerprint": fingerprint,
+                            "pipeline": json.dumps(dict(pipeline), sort_keys=True),
+                            "state": "candidate",
+                            "created_at": time.time(),
+                        }
+                    ],
+                )
+            found = self.get(release_id)
+            assert found is not None
+        return found
+
+    def get(self, release_id: str) -> Release | None:
+        with self._db.read() as c:
+            row = c.execute(sa.select(_r).where(_r.c.release_id == release_id)).first()
+        return None if row is None else _release(row)
+
+    def serving(self) -> Release | None:
+        """Return the release that answers questions; None before the first promotion."""
+        with self._db.read() as c:
+            row = c.execute(sa.select(_r).where(_r.c.state == "serving")).first()
+        return None if row is None else _release(row)
+
+    def all(self) -> list[Release]:
+        with self._db.read() as c:
+            return [_release(r) for r in c.execute(sa.select(_r).order_by(_r.c.created_at))]
+
+    def promote(self, release_id: str) -> None:
+        """Let this release serve, in one transaction; the one that served becomes ``retired``."""
+        with self._db.write("promote") as c:
+            c.execute(_r.update().where(_r.c.state == "serving", _r.c.release_id != release_id).values(state="retired"))
+            c.execute(
+                _r.update().where(_r.c.release_id == release_id).values(state="serving", promoted_at=time.time())
+            )
+
+    def note_verified(self, release_id: str, state: str | None) -> None:
+        """Remember the store's state token at which the index was last found equal to the ledger."""
+        with self._db.write("verified") as c:
+            c.execute(_r.update().where(_r.c.release_id == release_id).values(verified_state=state))
+
+    def forget(self, release_id: str) -> None:
+        """Remove a release and its index entries (its index was dropped)."""
+        with self._db.write("forget_release") as c:
+            e = schema.index_entries
+            c.execute(e.delete().where(e.c.release_id == release_id))
+            c.execute(_r.delete().where(_r.c.release_id == release_id))
+
+    def reset_entries(self, release_id: str, buckets: Sequence[str]) -> None:
+        """Mark all that the release's index holds of these buckets as dirty, so that it is written again."""
+        with self._db.write("reset_entries") as c:
+            e = schema.index_entries
+            c.execute(
+                e.update().where(e.c.release_id == release_id, e.c.bucket.in_(buckets)).values(version_id=None)
+            )
+
+
+def _release(row: sa.Row[tuple[object, ...]]) -> Release:
+    return Release(
+        row.release_id,
+        row.index_name,
+        row.fingerprint,
+        json.loads(row.pipeline),
+        row.state,
+        row.created_at,
+        row.promoted_at,
+        row.verified_state,
+    )

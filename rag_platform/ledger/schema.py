@@ -1,0 +1,187 @@
+"""Tables of the ledger and their migrations.
+
+Times are seconds since the epoch (UTC, float64). Lists and objects are JSON text. A migration is a
+list of statements; number n takes the schema from version n to n + 1 and is never edited afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+ledger_version = sa.Table("ledger_version", metadata, sa.Column("version", sa.Integer, nullable=False))
+
+sources = sa.Table(
+    "sources",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("spec", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),  # file: from sources.yaml · command: from `rag ingest --source`
+    sa.Column("registered_at", sa.Float, nullable=False),
+    sa.Column("listed_at", sa.Float),  # last complete listing
+    sa.Column("listed_count", sa.Integer),
+    sa.Column("listed_bytes", sa.BigInteger),
+    sa.Column("problem", sa.Text),  # why the last listing failed or is held back
+)
+
+snapshots = sa.Table(
+    "snapshots",
+    metadata,
+    sa.Column("snapshot_id", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("listed_at", sa.Float, nullable=False),
+    sa.Column("documents", sa.Integer, nullable=False),
+)
+
+documents = sa.Table(
+    "documents",
+    metadata,
+    sa.Column("document_id", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("bucket", sa.Text, nullable=False),
+    sa.Column("live", sa.Boolean, nullable=False),
+    sa.Column("generation", sa.Integer, nullable=False),  # rises with every committed change
+    sa.Column("change_token", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("modified_at", sa.Float),
+    sa.Column("content_hash", sa.Text, nullable=False),
+    sa.Column("metadata_hash", sa.Text, nullable=False),
+    sa.Column("metadata", sa.Text, nullable=False),
+    sa.Column("snapshot_id", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("first_seen_at", sa.Float, nullable=False),
+    sa.Column("changed_at", sa.Float, nullable=False),
+    sa.Index("documents_bucket", "bucket"),
+    sa.Index("documents_source", "source"),
+    sa.Index("documents_content", "content_hash"),
+)
+
+buckets = sa.Table(
+    "buckets",
+    metadata,
+    sa.Column("bucket", sa.Text, primary_key=True),
+    sa.Column("generation", sa.Integer, nullable=False),
+    sa.Column("manifest_hash", sa.Text, nullable=False),
+    sa.Column("documents", sa.Integer, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+)
+
+segments = sa.Table(
+    "segments",
+    metadata,
+    sa.Column("segment_id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("object_key", sa.Text, nullable=False, unique=True),
+    sa.Column("rows", sa.Integer, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Index("segments_stage", "stage"),
+)
+
+artifacts = sa.Table(  # what a stage has made, and the segment that holds it
+    "artifacts",
+    metadata,
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("segment_id", sa.Integer, nullable=False),
+    sa.Column("items", sa.Integer, nullable=False),  # characters, chunks or 1
+    sa.Column("tokens", sa.Integer, nullable=False),
+    sa.Index("artifacts_segment", "segment_id"),
+)
+
+embedded_sets = sa.Table(  # chunk sets of which every vector exists
+    "embedded_sets",
+    metadata,
+    sa.Column("chunk_set_key", sa.Text, primary_key=True),
+    sa.Column("embedder", sa.Text, primary_key=True),
+)
+
+releases = sa.Table(
+    "releases",
+    metadata,
+    sa.Column("release_id", sa.Text, primary_key=True),
+    sa.Column("index_name", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("pipeline", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # candidate → serving → retired
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("promoted_at", sa.Float),
+    sa.Column("verified_state", sa.Text),  # the store's state token at the last full verification
+)
+
+index_entries = sa.Table(
+    "index_entries",
+    metadata,
+    sa.Column("release_id", sa.Text, primary_key=True),
+    sa.Column("document_id", sa.Text, primary_key=True),
+    sa.Column("bucket", sa.Text, nullable=False),
+    sa.Column("version_id", sa.Text),  # NULL: dirty, the index may hold anything for this document
+    sa.Column("content_hash", sa.Text, nullable=False),
+    sa.Column("metadata_hash", sa.Text, nullable=False),
+    sa.Column("chunk_count", sa.Integer, nullable=False),
+    sa.Column("indexed_at", sa.Float, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Index("index_entries_bucket", "release_id", "bucket"),
+)
+
+dead_letters = sa.Table(
+    "dead_letters",
+    metadata,
+    sa.Column("dead_letter_id", sa.Text, primary_key=True),
+    sa.Column("document_id", sa.Text, nullable=False),
+    sa.Column("version_id", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("bucket", sa.Text, nullable=False),
+    sa.Column("content_hash", sa.Text, nullable=False),
+    sa.Column("error_code", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("first_seen_at", sa.Float, nullable=False),
+    sa.Column("last_seen_at", sa.Float, nullable=False),
+    sa.Column("next_retry_at", sa.Float),
+    sa.Column("state", sa.Text, nullable=False),  # open → replaying → resolved | discarded
+    sa.Column("resolution", sa.Text),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("trace_id", sa.Text),
+    sa.UniqueConstraint("document_id", "version_id", "stage"),
+    sa.Index("dead_letters_state", "state", "bucket"),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("sources", sa.Text, nullable=False),
+    sa.Index("runs_started", "started_at"),
+)
+
+run_counters = sa.Table(
+    "run_counters",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Float, nullable=False),
+)
+
+DeadLetterStates = ("open", "replaying", "resolved", "discarded")
+
+
+def _create_all(connection: sa.Connection) -> None:
+    metadata.create_all(connection, checkfirst=True)
+
+
+MIGRATIONS: list[Callable[[sa.Connection], None]] = [_create_all]
+"""``MIGRATIONS[n]`` takes version n to n + 1. The first creates today's tables; a later change to a
+table is both made above and written as a new migration guarded by the inspector, because a new
+ledger gets today's tables at once and then every migration."""
+
+VERSION = len(MIGRATIONS)

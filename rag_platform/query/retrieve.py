@@ -1,0 +1,153 @@
+"""Retrieval: a question and a principal in, ranked chunks out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rag_platform.backends.embedders.base import Embedder
+from rag_platform.backends.vector_stores.base import Leg, SearchRequest, VectorStore
+from rag_platform.backends.vector_stores.filters import Filter
+from rag_platform.errors import DependencyError, EmbeddingRefused
+from rag_platform.query import fuse
+from rag_platform.records import Hit, Principal, SearchMode
+from rag_platform.settings import Settings
+
+Vector = np.ndarray[Any, np.dtype[np.float32]]
+
+LEGS: dict[SearchMode, tuple[Leg, ...]] = {
+    "hybrid": ("vector", "keyword"),
+    "vector": ("vector",),
+    "keyword": ("keyword",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """A stage that did not do its part, and why (an error's class, never its text)."""
+
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """Ranked chunks of one question.
+
+    Attributes:
+        hits: best first; scores are comparable within this list only.
+        mode: what was done; ``keyword`` for a hybrid question whose embedding failed.
+        timings_ms: wall time of ``embed``, ``search`` and ``fuse`` in milliseconds.
+        degraded: empty when everything that was asked for was done.
+    """
+
+    hits: list[Hit]
+    mode: SearchMode
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    degraded: tuple[Degradation, ...] = ()
+
+
+class Retriever:
+    """Answers from ``store``, with questions embedded by ``embedder``. Holds no state of its own."""
+
+    def __init__(self, store: VectorStore, embedder: Embedder, settings: Settings) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._settings = settings
+
+    async def retrieve(
+        self,
+        index: str,
+        question: str,
+        principal: Principal,
+        k: int,
+        mode: SearchMode = "hybrid",
+        where: Filter | None = None,
+    ) -> Retrieval:
+        """Return the ``k`` best chunks that ``principal`` may read and that satisfy ``where``.
+
+        In hybrid mode a failing embedder costs the vector leg and is declared in ``degraded``.
+
+        Raises:
+            ValueError: the question is empty, or ``k`` or ``mode`` makes no sense.
+            KeyError: no such index.
+            DependencyError: the store failed, or the embedder in vector mode.
+        """
+        [found] = await self.retrieve_many(index, [question], principal, k, mode, where)
+        return found
+
+    async def retrieve_many(
+        self,
+        index: str,
+        questions: Sequence[str],
+        principal: Principal,
+        k: int,
+        mode: SearchMode = "hybrid",
+        where: Filter | None = None,
+    ) -> list[Retrieval]:
+        """Answer each of ``questions`` as ``retrieve`` does, in order; embeds them in batches."""
+        if mode not in LEGS:
+            raise ValueError(f"mode is one of {', '.join(LEGS)}, not {mode!r}")
+        if k < 1:
+            raise ValueError("k must be at least 1")
+        if any(not q.strip() for q in questions):
+            raise ValueError("the question is empty")
+        started = time.perf_counter()
+        vectors: list[Vector | None] = [None] * len(questions)
+        degraded: tuple[Degradation, ...] = ()
+        timings: dict[str, float] = {}
+        if "vector" in LEGS[mode]:
+            try:
+                vectors = await self._embed(questions)
+            except (DependencyError, EmbeddingRefused) as e:
+                if mode == "vector":
+                    raise
+                mode, degraded = "keyword", (Degradation("embed", type(e).__name__),)
+            timings["embed"] = (time.perf_counter() - started) * 1000 / max(1, len(questions))
+        slots = asyncio.Semaphore(2 * self._settings.cores)
+
+        async def one(question: str, vector: Vector | None) -> Retrieval:
+            async with slots:
+                return await self._search(index, question, vector, principal, k, mode, where, timings, degraded)
+
+        return list(await asyncio.gather(*(one(q, v) for q, v in zip(questions, vectors, strict=True))))
+
+    async def _embed(self, questions: Sequence[str]) -> list[Vector | None]:
+        size = self._embedder.spec.batch_size
+        vectors: list[Vector | None] = []
+        for at in range(0, len(questions), size):
+            batch = await self._embedder.embed(questions[at : at + size], kind="query")
+            vectors.extend(batch.vectors)
+        return vectors
+
+    async def _search(
+        self,
+        index: str,
+        question: str,
+        vector: Vector | None,
+        principal: Principal,
+        k: int,
+        mode: SearchMode,
+        where: Filter | None,
+        timings: Mapping[str, float],
+        degraded: tuple[Degradation, ...],
+    ) -> Retrieval:
+        started = time.perf_counter()
+        depth = k if len(LEGS[mode]) == 1 else max(k, self._settings.candidates)
+        request = SearchRequest(principal, depth, LEGS[mode], text=question, vector=vector, where=where)
+        legs = (await self._store.search(index, request)).legs
+        searched = time.perf_counter()
+        if mode != "hybrid":
+            [hits] = legs.values()
+        elif self._settings.fusion == "rrf":
+            hits = fuse.reciprocal_rank(legs, k=k)
+        else:
+            hits = fuse.linear(legs, vector_weight=self._settings.fusion_vector_weight, k=k)
+        fused = time.perf_counter()
+        spent = {**timings, "search": (searched - started) * 1000, "fuse": (fused - searched) * 1000}
+        return Retrieval(list(hits), mode, spent, degraded)

@@ -1,0 +1,5 @@
+"""Sensors: what is noticed, and the run that follows."""
+
+from rag_platform.sensors.source_changes import source_changes
+
+sensors = [source_changes]

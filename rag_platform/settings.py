@@ -1,0 +1,200 @@
+"""One frozen settings object, and the only reader of the environment.
+
+Every setting is a field with an environment variable ``RAG_<FIELD>`` and a sentence of
+documentation; ``rag config show`` prints them with where each value came from. Settings of one
+vendor are a dataclass in the vendor's own file, read through ``Settings.vendor``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rag_platform.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def setting(default: Any, doc: str, *, secret: bool = False) -> Any:
+    """Declare one setting: its default and one sentence about it."""
+    return field(default=default, metadata={"doc": doc, "secret": secret})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set, resolved once and passed down."""
+
+    home: Path = setting(Path(".rag"), "Folder of all state, Dagster's included.")
+    sources_file: Path | None = setting(None, "sources.yaml; default: RAG_HOME/sources.yaml, when it exists.")
+    ledger_url: str | None = setting(
+        None, "SQLAlchemy URL of the ledger; default: SQLite in RAG_HOME. PostgreSQL: postgresql+psycopg2://…",
+        secret=True,
+    )
+    object_store_url: str | None = setting(None, "Where bytes and segments live (any fsspec URL); default: RAG_HOME/objects.")
+    index_url: str | None = setting(None, "Where the LanceDB index lives (folder or object-store URL); default: RAG_HOME/index.")
+    cache_dir: Path | None = setting(None, "Folder for derived model files; default: the user's cache folder.")
+
+    partition_hex_digits: int = setting(1, "Hash buckets: 1 gives 16 partitions, 2 gives 256 (above half a million documents).")
+    source_max_deletion_share: float = setting(0.3, "Mass-change guard: a source that loses more than this share of its documents waits for approval.")
+    source_min_guarded_documents: int = setting(10, "Mass-change guard: sources with fewer documents are guarded only against becoming empty.")
+    max_dead_letter_share: float = setting(0.2, "Open dead letters per live document above which a run reports failure (exit code 3).")
+    max_document_bytes: int = setting(200 * 1024 * 1024, "Larger files become dead letters without being fetched.")
+    allow_private_addresses: bool = setting(False, "Let http(s) sources reach private and loopback addresses.")
+    sensor_interval_s: int = setting(30, "Seconds between two looks of the source_changes sensor.")
+    run_retention_days: int = setting(30, "Dagster runs older than this are deleted by the clean-up job.")
+    freshness_hours: float = setting(24.0, "A source not listed completely for longer than this is late.")
+
+    parse_workers: int = setting(0, "Parser processes; 0 means one a core, at most 4.")
+    parse_cpu_s: int = setting(120, "CPU seconds that one document may use.")
+    parse_wall_s: int = setting(180, "Wall seconds that one document may use.")
+    parse_memory_mb: int = setting(2048, "Address space that one parser process may use.")
+    max_text_chars: int = setting(20_000_000, "Characters of text that one document may yield.")
+    max_pages: int = setting(5000, "Pages that one document may have.")
+    ocr: str = setting("auto", "auto: read pages without text by OCR; off: never.")
+    ocr_max_pages: int = setting(200, "Pages of one document that may be read by OCR.")
+    languages: str = setting("eng", "OCR languages for tesseract, joined by +.")
+
+    chunker: str = setting("recursive", "recursive, fixed, markdown or semantic.")
+    chunk_tokens: int = setting(200, "Largest chunk, in tokens of the embedder.")
+    chunk_overlap_tokens: int = setting(0, "Tokens that neighbouring chunks share.")
+
+    embedder: str = setting("onnx_minilm", "onnx_minilm (local) or openai_compatible.")
+    embed_workers: int = setting(0, "Embedder sessions; 0 means one a core, at most 4.")
+    embed_timeout_s: float = setting(120.0, "Deadline of one embedding batch, retries included.")
+
+    vector_store: str = setting("lancedb", "lancedb.")
+    fusion: str = setting("linear", "linear (min-max normalised sum) or rrf (reciprocal rank fusion).")
+    fusion_vector_weight: float = setting(0.5, "Weight of the vector leg in the linear fusion, 0 to 1.")
+    candidates: int = setting(50, "Hits that each leg contributes to the fusion.")
+
+    dead_letter_max_attempts: int = setting(5, "Automatic replays of one dead letter before it waits for a person.")
+    dead_letter_backoff_s: float = setting(3600.0, "Wait before the first automatic replay; doubles with each attempt.")
+
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False, metadata={"internal": True})
+
+    # ── derived places ──
+    @property
+    def root(self) -> Path:
+        """RAG_HOME, absolute."""
+        return Path(self.home).expanduser().absolute()
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def resolved_ledger_url(self) -> str:
+        return self.ledger_url or f"sqlite:///{self.root / 'ledger.sqlite'}"
+
+    @property
+    def resolved_object_store_url(self) -> str:
+        return self.object_store_url or str(self.root / "objects")
+
+    @property
+    def resolved_index_url(self) -> str:
+        return self.index_url or str(self.root / "index")
+
+    @property
+    def resolved_sources_file(self) -> Path:
+        return self.sources_file or self.root / "sources.yaml"
+
+    @property
+    def resolved_cache_dir(self) -> Path:
+        if self.cache_dir is not None:
+            return Path(self.cache_dir).expanduser().absolute()
+        base = self.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return Path(base).expanduser() / "rag-platform"
+
+    @property
+    def cores(self) -> int:
+        try:
+            return len(os.sched_getaffinity(0))
+        except AttributeError:  # not on this platform
+            return os.cpu_count() or 1
+
+    def vendor(self, cls: type[T], prefix: str) -> T:
+        """Read a vendor's own settings dataclass from ``<prefix><FIELD>`` variables."""
+        return _read(cls, prefix, self.environ)
+
+    # ── reading ──
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+        """Read the environment; ``overrides`` win.
+
+        Raises:
+            ConfigurationError: a value cannot be read or makes no sense; names the variable.
+        """
+        environ = dict(os.environ if environ is None else environ)
+        settings = _read(cls, "RAG_", environ, skip={"environ"})
+        settings = dataclasses.replace(settings, environ=environ, **overrides)
+        settings._validate()
+        return settings
+
+    def _validate(self) -> None:
+        def need(ok: bool, name: str, what: str) -> None:
+            if not ok:
+                raise ConfigurationError(f"RAG_{name.upper()}: {what} (is {getattr(self, name)!r})")
+
+        need(self.partition_hex_digits in (1, 2, 3), "partition_hex_digits", "must be 1, 2 or 3")
+        need(0 < self.source_max_deletion_share <= 1, "source_max_deletion_share", "must be above 0 and at most 1")
+        need(0 < self.max_dead_letter_share <= 1, "max_dead_letter_share", "must be above 0 and at most 1")
+        need(self.chunk_tokens >= 8, "chunk_tokens", "must be at least 8")
+        need(0 <= self.chunk_overlap_tokens < self.chunk_tokens // 2 + 1, "chunk_overlap_tokens", "must be less than half of RAG_CHUNK_TOKENS")
+        need(self.fusion in ("linear", "rrf"), "fusion", "must be linear or rrf")
+        need(0 <= self.fusion_vector_weight <= 1, "fusion_vector_weight", "must be between 0 and 1")
+        need(self.ocr in ("auto", "off"), "ocr", "must be auto or off")
+        need(self.candidates >= 1, "candidates", "must be at least 1")
+        need(self.parse_memory_mb >= 256, "parse_memory_mb", "must be at least 256")
+
+    def describe(self) -> list[dict[str, str]]:
+        """Return one row a setting: name, value (secrets masked), where it came from, and what it is."""
+        rows = []
+        for f in dataclasses.fields(self):
+            if f.metadata.get("internal"):
+                continue
+            variable = f"RAG_{f.name.upper()}"
+            value = getattr(self, f.name)
+            if value != f.default:
+                source = "environment" if variable in self.environ else "option"
+            else:
+                source = "environment" if variable in self.environ else "default"
+            shown = "********" if f.metadata.get("secret") and value else str(value)
+            rows.append({"variable": variable, "value": shown, "source": source, "doc": f.metadata["doc"]})
+        return rows
+
+
+def _read(cls: type[T], prefix: str, environ: Mapping[str, str], skip: set[str] | None = None) -> T:
+    values: dict[str, Any] = {}
+    hints = typing.get_type_hints(cls)
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        variable = f"{prefix}{f.name.upper()}"
+        raw = environ.get(variable)
+        if raw is None or raw == "" or f.name in (skip or ()):
+            continue
+        try:
+            values[f.name] = _convert(raw, hints[f.name])
+        except ValueError as e:
+            shown = "the given value" if f.metadata.get("secret") else repr(raw)
+            raise ConfigurationError(f"{variable}: cannot read {shown} as {hints[f.name]}") from e
+    return cls(**values)
+
+
+def _convert(raw: str, kind: Any) -> Any:
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kind = next(a for a in typing.get_args(kind) if a is not type(None))
+    if kind is bool:
+        lowered = raw.strip().lower()
+        if lowered in ("1", "true", "yes", "on"):
+            return True
+        if lowered in ("0", "false", "no", "off"):
+            return False
+        raise ValueError(raw)
+    if kind is Path:
+        return Path(raw)
+    return kind(raw)
