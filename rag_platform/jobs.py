@@ -54,6 +54,3 @@ def clean_up_platform(context: dg.OpExecutionContext, platform: PlatformResource
 @dg.job(executor_def=dg.in_process_executor, description="Daily housekeeping; safe beside anything else.")
 def clean_up() -> None:
     clean_up_platform()
-
-
-jobs = [ingest_sources, replay_dead_letters, rebuild_vector_index, clean_up]

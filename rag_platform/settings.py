@@ -33,17 +33,30 @@ class Settings:
     home: Path = setting(Path(".rag"), "Folder of all state, Dagster's included.")
     sources_file: Path | None = setting(None, "sources.yaml; default: RAG_HOME/sources.yaml, when it exists.")
     ledger_url: str | None = setting(
-        None, "SQLAlchemy URL of the ledger; default: SQLite in RAG_HOME. PostgreSQL: postgresql+psycopg2://…",
+        None,
+        "SQLAlchemy URL of the ledger; default: SQLite in RAG_HOME. PostgreSQL: postgresql+psycopg2://…",
         secret=True,
     )
-    object_store_url: str | None = setting(None, "Where bytes and segments live (any fsspec URL); default: RAG_HOME/objects.")
-    index_url: str | None = setting(None, "Where the LanceDB index lives (folder or object-store URL); default: RAG_HOME/index.")
+    object_store_url: str | None = setting(
+        None, "Where bytes and segments live (any fsspec URL); default: RAG_HOME/objects."
+    )
+    index_url: str | None = setting(
+        None, "Where the LanceDB index lives (folder or object-store URL); default: RAG_HOME/index."
+    )
     cache_dir: Path | None = setting(None, "Folder for derived model files; default: the user's cache folder.")
 
-    partition_hex_digits: int = setting(1, "Hash buckets: 1 gives 16 partitions, 2 gives 256 (above half a million documents).")
-    source_max_deletion_share: float = setting(0.3, "Mass-change guard: a source that loses more than this share of its documents waits for approval.")
-    source_min_guarded_documents: int = setting(10, "Mass-change guard: sources with fewer documents are guarded only against becoming empty.")
-    max_dead_letter_share: float = setting(0.2, "Open dead letters per live document above which a run reports failure (exit code 3).")
+    partition_hex_digits: int = setting(
+        1, "Hash buckets: 1 gives 16 partitions, 2 gives 256 (above half a million documents)."
+    )
+    source_max_deletion_share: float = setting(
+        0.3, "Mass-change guard: a source that loses more than this share of its documents waits for approval."
+    )
+    source_min_guarded_documents: int = setting(
+        10, "Mass-change guard: sources with fewer documents are guarded only against becoming empty."
+    )
+    max_dead_letter_share: float = setting(
+        0.2, "Open dead letters per live document above which a run reports failure (exit code 3)."
+    )
     max_document_bytes: int = setting(200 * 1024 * 1024, "Larger files become dead letters without being fetched.")
     allow_private_addresses: bool = setting(False, "Let http(s) sources reach private and loopback addresses.")
     sensor_interval_s: int = setting(30, "Seconds between two looks of the source_changes sensor.")
@@ -145,7 +158,11 @@ class Settings:
         need(0 < self.source_max_deletion_share <= 1, "source_max_deletion_share", "must be above 0 and at most 1")
         need(0 < self.max_dead_letter_share <= 1, "max_dead_letter_share", "must be above 0 and at most 1")
         need(self.chunk_tokens >= 8, "chunk_tokens", "must be at least 8")
-        need(0 <= self.chunk_overlap_tokens < self.chunk_tokens // 2 + 1, "chunk_overlap_tokens", "must be less than half of RAG_CHUNK_TOKENS")
+        need(
+            0 <= self.chunk_overlap_tokens < self.chunk_tokens // 2 + 1,
+            "chunk_overlap_tokens",
+            "must be less than half of RAG_CHUNK_TOKENS",
+        )
         need(self.fusion in ("linear", "rrf"), "fusion", "must be linear or rrf")
         need(0 <= self.fusion_vector_weight <= 1, "fusion_vector_weight", "must be between 0 and 1")
         need(self.ocr in ("auto", "off"), "ocr", "must be auto or off")

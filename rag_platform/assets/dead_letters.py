@@ -40,7 +40,7 @@ _COLUMNS = (
 )
 def dead_letters(context: dg.AssetExecutionContext, platform: PlatformResource) -> Iterator[DeadLetterEvents]:
     ledger = platform.bench.ledger
-    letters = [x for x in ledger.dead_letters.list() if x.state in ("open", "replaying")]
+    letters = [x for x in ledger.dead_letters.search() if x.state in ("open", "replaying")]
     rows = [{c: v for c, v in dataclasses.asdict(x).items() if c in _COLUMNS} for x in letters]
     live = ledger.documents.totals(None)["live"]
     limit = platform.bench.settings.max_dead_letter_share

@@ -29,7 +29,5 @@ def parsed_documents(context: dg.AssetExecutionContext, platform: PlatformResour
         {"parsed": totals.get("parsed", 0), "dead_lettered_parse": totals.get("dead_lettered", 0)},
     )
     return dg.MaterializeResult(
-        metadata=publish(
-            context, report, ("parsed", "dead_lettered", "characters", "pages", "ocr_pages", "warnings")
-        )
+        metadata=publish(context, report, ("parsed", "dead_lettered", "characters", "pages", "ocr_pages", "warnings"))
     )

@@ -24,7 +24,7 @@ def publish(context: dg.AssetExecutionContext, report: StageReport, order: Seque
         order: the counts to show, most important first; absent ones are shown as 0.
     """
     for bucket in context.partition_keys if len(context.partition_keys) > 1 else ():
-        counts = report.counts.get(bucket, {})
+        counts: Mapping[str, float] = report.counts.get(bucket, {})
         context.add_asset_metadata(
             {f"bucket_{name}": number(counts.get(name, 0)) for name in order}, partition_key=bucket
         )
@@ -51,10 +51,10 @@ def failures(letters: Iterable[DeadLetter]) -> dg.TableMetadataValue:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMetadataValue:
     """Return the first rows as a metadata table."""
-    records = [dg.TableRecord(dict(zip(columns, row, strict=True))) for _, row in zip(range(MAX_ROWS), rows, strict=False)]
-    schema = dg.TableSchema(
-        columns=[dg.TableColumn(c, _kind([r.data[c] for r in records])) for c in columns]
-    )
+    records = [
+        dg.TableRecord(dict(zip(columns, row, strict=True))) for _, row in zip(range(MAX_ROWS), rows, strict=False)
+    ]
+    schema = dg.TableSchema(columns=[dg.TableColumn(c, _kind([r.data[c] for r in records])) for c in columns])
     return dg.MetadataValue.table(records=records, schema=schema)
 
 

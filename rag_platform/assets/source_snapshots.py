@@ -138,7 +138,7 @@ def _replay(bench: object, letters: list[str]) -> None:
     assert isinstance(bench, Workbench)
     release_due(bench, time.time())
     if letters == ["all"]:
-        letters = [x.dead_letter_id for x in bench.ledger.dead_letters.list(state="open")]
+        letters = [x.dead_letter_id for x in bench.ledger.dead_letters.search(state="open")]
     if letters:
         bench.ledger.dead_letters.move(letters, "replaying", among=("open",))
 
@@ -147,7 +147,16 @@ def _sources_table(outcomes: list[SourceOutcome]) -> dg.TableMetadataValue:
     return table(
         ("source", "documents", "bytes", "fetched", "missing", "renamed", "seconds", "problem"),
         (
-            (o.source, o.listed, o.bytes, o.fetched, o.missing, o.renamed, round(o.seconds, 2), o.held or o.failed or "")
+            (
+                o.source,
+                o.listed,
+                o.bytes,
+                o.fetched,
+                o.missing,
+                o.renamed,
+                round(o.seconds, 2),
+                o.held or o.failed or "",
+            )
             for o in outcomes
         ),
     )
@@ -159,5 +168,3 @@ def _data_version(context: dg.AssetExecutionContext, manifests: dict[str, str]) 
     if len(keys) != 1 or keys[0] not in manifests:
         return None
     return dg.DataVersion(manifests[keys[0]][:32])
-
-

@@ -31,9 +31,7 @@ def list_letters(
     if state not in ("open", "replaying", "resolved", "discarded", "all"):
         raise typer.BadParameter("--state is open, replaying, resolved, discarded or all")
     with Workbench(console.load_settings()) as bench:
-        letters = bench.ledger.dead_letters.list(
-            state=None if state == "all" else state, source=source, stage=stage
-        )
+        letters = bench.ledger.dead_letters.search(state=None if state == "all" else state, source=source, stage=stage)
     if json:
         console.emit([dataclasses.asdict(x) for x in letters])
         return
@@ -44,7 +42,15 @@ def list_letters(
         f"{len(letters)} dead letters",
         ("id", "document", "stage", "error", "reason", "attempts", "last seen"),
         (
-            (x.dead_letter_id[:8], f"{x.source}/{x.uri}", x.stage, x.error_code, x.message, x.attempts, console.when(x.last_seen_at))
+            (
+                x.dead_letter_id[:8],
+                f"{x.source}/{x.uri}",
+                x.stage,
+                x.error_code,
+                x.message,
+                x.attempts,
+                console.when(x.last_seen_at),
+            )
             for x in letters
         ),
     )
@@ -82,7 +88,7 @@ def replay(
     settings = console.load_settings()
     with Workbench(settings) as bench:
         if all_open:
-            chosen = bench.ledger.dead_letters.list(state="open")
+            chosen = bench.ledger.dead_letters.search(state="open")
         else:
             chosen = [_find(bench, x) for x in dead_letters or ()]
         reopened = [x.dead_letter_id for x in chosen if x.state == "discarded"]

@@ -39,7 +39,7 @@ def demo(
     summary, code = run_ingest(settings, sources)
     show(summary, settings)
     with Workbench(settings) as bench:
-        letters = bench.ledger.dead_letters.list(state="open")
+        letters = bench.ledger.dead_letters.search(state="open")
     o.print(f"\n[bold]2. Dead letters[/bold]: {len(letters)} broken files did not stop the others")
     if letters:
         console.show_table(

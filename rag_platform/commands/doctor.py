@@ -41,8 +41,15 @@ Check = Callable[[Workbench], Iterator[Finding]]
 
 @console.handles_errors
 def doctor(
-    deep: Annotated[bool, typer.Option("--deep", help="Also compare every chunk of the index with the ledger.")] = False,
-    fix: Annotated[bool, typer.Option("--repair", help="With the comparison: mark wrong documents, so that `rag ingest` writes them again.")] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also compare every chunk of the index with the ledger.")
+    ] = False,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="With the comparison: mark wrong documents, so that `rag ingest` writes them again."
+        ),
+    ] = False,
     json: Annotated[bool, console.JSON_OPTION] = False,
 ) -> None:
     """Check the installation, the stores, the models and the sources; say the cure for what is wrong."""

@@ -25,12 +25,16 @@ EXTRA = ("renamed", "embeddings_reused", "chunks_made", "tokens", "usd", "in_fli
 
 @console.handles_errors
 def ingest(
-    source: Annotated[str | None, typer.Option(help="A folder, a file, or any fsspec URL (s3://bucket/prefix …).")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="A folder, a file, or any fsspec URL (s3://bucket/prefix …).")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the source; default: the folder's name.")] = None,
     include: Annotated[list[str] | None, typer.Option(help="Only paths that match this glob; may be repeated.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No paths that match this glob; may be repeated.")] = None,
     tenant: Annotated[str, typer.Option(help="Tenant that owns the documents.")] = "default",
-    acl: Annotated[list[str] | None, typer.Option(help="Group that may read them; may be repeated. Default: public.")] = None,
+    acl: Annotated[
+        list[str] | None, typer.Option(help="Group that may read them; may be repeated. Default: public.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Tag of every document; may be repeated.")] = None,
     approve_mass_change: Annotated[
         bool, typer.Option("--approve-mass-change", help="Let the mass-change guard pass this once.")
@@ -105,7 +109,9 @@ def source_spec(
         uri = str(path)
     name = name or re.sub(r"[^A-Za-z0-9_.-]+", "-", uri.rstrip("/").rsplit("/", 1)[-1]).strip("-.") or "source"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
-        raise ConfigurationError("--name: use 1 to 64 letters, digits, '_', '-' or '.', starting with a letter or digit")
+        raise ConfigurationError(
+            "--name: use 1 to 64 letters, digits, '_', '-' or '.', starting with a letter or digit"
+        )
     return SourceSpec(
         name=name,
         uri=uri,

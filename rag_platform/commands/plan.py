@@ -50,7 +50,9 @@ def plan(
             f"[bold]documents[/bold]  {result.added} to add · {result.changed} to change · {result.deleted} to delete · "
             f"{result.unchanged} unchanged"
         )
-        o.print(f"[bold]work[/bold]       {result.parsed} to parse · {result.embedded} texts to embed ({result.embeddings_reused} cached)")
+        o.print(
+            f"[bold]work[/bold]       {result.parsed} to parse · {result.embedded} texts to embed ({result.embeddings_reused} cached)"
+        )
         about = "about " if result.estimated else ""
         cost = "price unknown" if result.usd is None else f"${result.usd:,.4f}"
         o.print(f"[bold]tokens[/bold]     {about}{result.tokens:,} with {spec.model}: {cost}")

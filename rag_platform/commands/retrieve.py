@@ -25,11 +25,18 @@ def retrieve(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many passages.")] = 5,
     mode: Annotated[str, typer.Option(help="hybrid, vector or keyword.")] = "hybrid",
     filter: Annotated[
-        str | None, typer.Option("--filter", help="""For example: source = "docs" and (page >= 3 or tags has "howto")""")
+        str | None,
+        typer.Option("--filter", help="""For example: source = "docs" and (page >= 3 or tags has "howto")"""),
     ] = None,
-    tenant: Annotated[str | None, typer.Option(help="Ask as a reader of this tenant; default: as the operator, who sees all.")] = None,
-    group: Annotated[list[str] | None, typer.Option(help="With --tenant: a group of the reader; may be repeated.")] = None,
-    batch: Annotated[Path | None, typer.Option(help="""A JSONL file of {"id", "text"}: one result object a line.""")] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Ask as a reader of this tenant; default: as the operator, who sees all.")
+    ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="With --tenant: a group of the reader; may be repeated.")
+    ] = None,
+    batch: Annotated[
+        Path | None, typer.Option(help="""A JSONL file of {"id", "text"}: one result object a line.""")
+    ] = None,
     json: Annotated[bool, console.JSON_OPTION] = False,
 ) -> None:
     """Find the passages that answer a question."""
@@ -96,9 +103,9 @@ def as_json(found: Retrieval) -> dict[str, Any]:
         }
         for h in found.hits
     ]
-    report = {"results": results, "mode": found.mode, "timings_ms": dict(found.timings_ms)}
+    report: dict[str, Any] = {"results": results, "mode": found.mode, "timings_ms": dict(found.timings_ms)}
     if found.degraded:
-        report["degraded"] = list(found.degraded)
+        report["degraded"] = [{"stage": d.stage, "reason": d.reason} for d in found.degraded]
     return report
 
 
@@ -121,7 +128,7 @@ def show(found: Retrieval) -> None:
     times = " · ".join(f"{name} {ms:.1f} ms" for name, ms in found.timings_ms.items())
     console.out.print(f"[dim]{found.mode} · {times}[/dim]")
     if found.degraded:
-        console.err.print(f"[yellow]degraded[/yellow]: {', '.join(map(str, found.degraded))}")
+        console.err.print(f"[yellow]degraded[/yellow]: {', '.join(f'{d.stage}: {d.reason}' for d in found.degraded)}")
 
 
 def _batch(bench: Workbench, retriever: Retriever, index: str, path: Path, ask: dict[str, Any]) -> None:

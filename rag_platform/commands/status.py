@@ -34,15 +34,22 @@ def status(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
         console.emit(report)
         return
     o = console.out
-    o.print(f"[bold]documents[/bold]     {report['documents']} live, {report['indexed']} indexed, {report['chunks']} chunks")
+    o.print(
+        f"[bold]documents[/bold]     {report['documents']} live, {report['indexed']} indexed, {report['chunks']} chunks"
+    )
     letters = report["dead_letters"]
-    o.print(f"[bold]dead letters[/bold]  {letters['open']} open, {letters['resolved']} resolved, {letters['discarded']} discarded")
+    o.print(
+        f"[bold]dead letters[/bold]  {letters['open']} open, {letters['resolved']} resolved, {letters['discarded']} discarded"
+    )
     o.print(f"[bold]release[/bold]       {report['release_id'] or 'none yet: run `rag ingest`'}")
     if sources:
         console.show_table(
             "sources",
             ("name", "address", "documents", "last listed", "problem"),
-            ((s.spec.name, s.spec.uri, s.listed_count or 0, console.when(s.listed_at), s.problem or "") for s in sources),
+            (
+                (s.spec.name, s.spec.uri, s.listed_count or 0, console.when(s.listed_at), s.problem or "")
+                for s in sources
+            ),
         )
     last = report["last_run"]
     if last:
@@ -196,10 +203,21 @@ def release_list(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
     if json:
         console.emit(rows)
     else:
-        console.show_table("releases", ("release", "state", "created", "promoted", "embedder", "chunks"), (
-            (r["release_id"], r["state"], console.when(r["created_at"]), console.when(r["promoted_at"]), r["embedder"], r["chunks"])
-            for r in rows
-        ))
+        console.show_table(
+            "releases",
+            ("release", "state", "created", "promoted", "embedder", "chunks"),
+            (
+                (
+                    r["release_id"],
+                    r["state"],
+                    console.when(r["created_at"]),
+                    console.when(r["promoted_at"]),
+                    r["embedder"],
+                    r["chunks"],
+                )
+                for r in rows
+            ),
+        )
 
 
 def _whole(value: float) -> int | float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -24,7 +25,9 @@ STOP_TIMEOUT_S = 20.0
 @console.handles_errors
 def up(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI; 0 chooses a free one.")] = 3000,
-    host: Annotated[str, typer.Option(help="Address to listen on. The Dagster UI has no login: keep it on loopback.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. The Dagster UI has no login: keep it on loopback.")
+    ] = "127.0.0.1",
 ) -> None:
     """Start the Dagster UI with sensor and schedules; stop with Ctrl-C."""
     settings = console.load_settings()
@@ -42,7 +45,9 @@ def up(
     signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     try:
         _wait_until_up(process, f"http://{host}:{port}/server_info")
-        console.out.print(f"Dagster UI: [bold]http://{host}:{port}[/bold]  (RAG_HOME {settings.root}); stop with Ctrl-C")
+        console.out.print(
+            f"Dagster UI: [bold]http://{host}:{port}[/bold]  (RAG_HOME {settings.root}); stop with Ctrl-C"
+        )
         code = process.wait()
         if code:
             console.fail(f"Dagster ended with exit code {code}", console.EXIT_DEPENDENCY)
@@ -69,14 +74,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     """Stop Dagster: politely first, so that it ends its own children; then the whole group."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _in_use(host: str, port: int) -> bool:

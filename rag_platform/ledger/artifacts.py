@@ -67,9 +67,7 @@ class Artifacts:
                 ],
             )
 
-    def replace_segments(
-        self, stage: str, old: Collection[int], object_key: str, *, rows: int, size: int
-    ) -> None:
+    def replace_segments(self, stage: str, old: Collection[int], object_key: str, *, rows: int, size: int) -> None:
         """Point every artifact of the old segments at one new segment, and forget the old ones."""
         with self._db.write("compact_segments") as c:
             inserted = c.execute(
@@ -84,7 +82,9 @@ class Artifacts:
         found: dict[int, Segment] = {}
         with self._db.read() as c:
             for batch in batches(set(ids)):
-                found.update({r.segment_id: _segment(r) for r in c.execute(sa.select(_s).where(_s.c.segment_id.in_(batch)))})
+                found.update(
+                    {r.segment_id: _segment(r) for r in c.execute(sa.select(_s).where(_s.c.segment_id.in_(batch)))}
+                )
         return found
 
     def all_segments(self, stage: str | None = None) -> list[Segment]:

@@ -166,7 +166,7 @@ class DeadLetters:
         """Return open letters whose next automatic replay has come."""
         return self._list(sa.and_(_l.c.state == "open", _l.c.next_retry_at.is_not(None), _l.c.next_retry_at <= now))
 
-    def list(
+    def search(
         self, *, state: str | None = None, source: str | None = None, stage: str | None = None
     ) -> list[DeadLetter]:
         """List letters, newest failure first."""
@@ -194,7 +194,9 @@ class DeadLetters:
             return [DeadLetter(**r._mapping) for r in c.execute(query)]
 
     @staticmethod
-    def _select(c: sa.Connection, column: sa.ColumnElement[str], values: Iterable[str]) -> list[sa.Row[tuple[object, ...]]]:
+    def _select(
+        c: sa.Connection, column: sa.ColumnElement[str], values: Iterable[str]
+    ) -> list[sa.Row[tuple[object, ...]]]:
         return [r for batch in batches(values) for r in c.execute(sa.select(_l).where(column.in_(batch)))]
 
 

@@ -291,9 +291,7 @@ class Documents:
         """Return all entries of a release, by document."""
         with self._db.read() as c:
             return {
-                r.document_id: IndexEntry(
-                    r.document_id, r.version_id, r.content_hash, r.metadata_hash, r.chunk_count
-                )
+                r.document_id: IndexEntry(r.document_id, r.version_id, r.content_hash, r.metadata_hash, r.chunk_count)
                 for r in c.execute(sa.select(_e).where(_e.c.release_id == release_id))
             }
 

@@ -77,9 +77,7 @@ class Releases:
         """Let this release serve, in one transaction; the one that served becomes ``retired``."""
         with self._db.write("promote") as c:
             c.execute(_r.update().where(_r.c.state == "serving", _r.c.release_id != release_id).values(state="retired"))
-            c.execute(
-                _r.update().where(_r.c.release_id == release_id).values(state="serving", promoted_at=time.time())
-            )
+            c.execute(_r.update().where(_r.c.release_id == release_id).values(state="serving", promoted_at=time.time()))
 
     def note_verified(self, release_id: str, state: str | None) -> None:
         """Remember the store's state token at which the index was last found equal to the ledger."""
@@ -97,9 +95,7 @@ class Releases:
         """Mark all that the release's index holds of these buckets as dirty, so that it is written again."""
         with self._db.write("reset_entries") as c:
             e = schema.index_entries
-            c.execute(
-                e.update().where(e.c.release_id == release_id, e.c.bucket.in_(buckets)).values(version_id=None)
-            )
+            c.execute(e.update().where(e.c.release_id == release_id, e.c.bucket.in_(buckets)).values(version_id=None))
 
 
 def _release(row: sa.Row[tuple[object, ...]]) -> Release:

@@ -12,7 +12,7 @@ from rag_platform.ingestion.workbench import Workbench
 from rag_platform.settings import Settings
 
 
-class PlatformResource(dg.ConfigurableResource[Workbench]):
+class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
     """Opens the platform that the ``RAG_…`` environment describes.
 
     There is nothing to configure here on purpose: run configuration is stored and shown by Dagster,

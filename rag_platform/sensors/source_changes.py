@@ -88,5 +88,5 @@ def _runs(
 
 
 def _may_retry(failures: list[dg.RunRecord], interval_s: float) -> bool:
-    last = max(r.update_timestamp.timestamp() for r in failures)
-    return time.time() - last >= min(interval_s * 2 ** len(failures), MAX_BACKOFF_S)
+    last: float = max(r.update_timestamp.timestamp() for r in failures)
+    return bool(time.time() - last >= min(interval_s * 2 ** len(failures), MAX_BACKOFF_S))

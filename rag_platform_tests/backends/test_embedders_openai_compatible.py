@@ -138,7 +138,7 @@ def test_every_fault_has_a_name_of_ours_in_time(server: MisbehavingOpenAI, fault
     """Whatever the server does: an error of our tree, of the right kind, before the deadline, that leaks nothing;
     hopeless faults are tried once; afterwards a healthy server is used again."""
     embedder = embedder_of(server)
-    timeout_s = 0.6
+    timeout_s = 0.3
     server.fault = fault
     if fault == "closed":
         server.close()

@@ -14,7 +14,7 @@ from rag_platform.settings import Settings
 
 SHARED = ("addresses", "globs", "http_client", "local_tree", "names")
 
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_SCHEME = re.compile(r"([a-z][a-z0-9+.:-]+)://", re.IGNORECASE)
 _BY_SCHEME = {"": "local_directory", "file": "local_directory", "local": "local_directory"}
 _BY_SCHEME |= {"http": "http_index", "https": "http_index"}
 

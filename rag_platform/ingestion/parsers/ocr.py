@@ -122,9 +122,8 @@ def tools() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    program = tesseract.find()
-    if program is not None:
-        found["tesseract"] = program
+    if tesseract.find() is not None:
+        found["tesseract"] = "installed"  # not its path, which differs between machines
     return found
 
 

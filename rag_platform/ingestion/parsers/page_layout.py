@@ -18,6 +18,8 @@ from typing import Final
 
 from rag_platform.ingestion.parsers.base import Block
 
+VERSION: Final = 1
+
 _LIST_ITEM: Final = re.compile(r"(?:[•●○▪■◦‣∙·➢➤*–—-]|\(?(?:\d{1,3}|[a-z]|[ivx]{1,4})[.)])\s+\S")
 _ENDS_SENTENCE: Final = re.compile(r"[.!?:;。！？：][\"'”’»)\]]*$")
 _CJK_END: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\u3000-\u303f\uff00-\uffef]$")

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+VERSION: Final = 1
+
 _MIN_COLUMN_LINES: Final = 4
 _MIN_FILL: Final = 0.6
 _MAX_BANDS: Final = 150

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from typing import Final, Literal
 
+VERSION: Final = 1
+
 Quality = Literal["good", "poor", "garbled"]
 
 _SAMPLE_CHARS: Final = 20_000

@@ -13,6 +13,8 @@ import olefile
 from rag_platform.errors import CorruptDocument, EncryptedDocument, UnsupportedFormat
 from rag_platform.ingestion.parsers.base import Block
 
+VERSION: Final = 1
+
 _WORD_97: Final = 0xA5EC
 _WORD_6: Final = 0xA5DC
 _COMPLEX, _ENCRYPTED, _TABLE_1 = 0x0004, 0x0100, 0x0200

@@ -21,9 +21,7 @@ WINDOW = 4096
 """Texts embedded between two commits: what a crash can cost, and what memory must hold."""
 
 
-def embed(
-    bench: Workbench, buckets: Collection[str], *, run_id: str, report: StageReport | None = None
-) -> StageReport:
+def embed(bench: Workbench, buckets: Collection[str], *, run_id: str, report: StageReport | None = None) -> StageReport:
     """Embed the new texts of the buckets; ``report`` is filled also when an outage is raised.
 
     Raises:

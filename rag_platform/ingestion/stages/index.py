@@ -113,9 +113,7 @@ def _keep(bench: Workbench, task: Task, served: Mapping[str, str], sets: Mapping
     return _Write(task, entry.content_hash, version, sets.get(served.get(document.document_id, "")))
 
 
-def _apply(
-    bench: Workbench, bucket: str, plan: _Plan, run_id: str, report: StageReport, done: int, total: int
-) -> int:
+def _apply(bench: Workbench, bucket: str, plan: _Plan, run_id: str, report: StageReport, done: int, total: int) -> int:
     release, documents, store = bench.release, bench.ledger.documents, bench.store
     dimensions = bench.pipeline.embedder.dimensions
     bench.run(store.ensure(release.index_name, dimensions))
@@ -228,4 +226,3 @@ def _vectors(bench: Workbench, keys: list[str]) -> pa.FixedSizeListArray:
     if np.isnan(ordered).any():
         raise RuntimeError("a chunk set is marked as embedded but a vector is missing: run `rag doctor --repair`")
     return pa.FixedSizeListArray.from_arrays(pa.array(ordered.reshape(-1)), dimensions)
-

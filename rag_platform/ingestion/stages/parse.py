@@ -71,7 +71,11 @@ def _parse_bucket(
 
     jobs = ((key, tasks[0]) for key, tasks in by_key.items())
     items = (
-        (key, PurePosixPath(task.document.uri).name, lambda t=task: bench.objects.get(blob_key(t.document.content_hash)))
+        (
+            key,
+            PurePosixPath(task.document.uri).name,
+            lambda t=task: bench.objects.get(blob_key(t.document.content_hash)),
+        )
         for key, task in jobs
     )
     for key, result, seconds in pool.parse_many(items):

@@ -35,5 +35,9 @@ def settle(bench: Workbench, bucket: str, standing: Backlog) -> int:
 def release_due(bench: Workbench, now: float) -> list[DeadLetter]:
     """Hand letters whose next automatic replay has come back to the stages."""
     due = bench.ledger.dead_letters.due(now)
-    bench_moved = set(bench.ledger.dead_letters.move([d.dead_letter_id for d in due], "replaying", among=("open",))) if due else set()
+    bench_moved = (
+        set(bench.ledger.dead_letters.move([d.dead_letter_id for d in due], "replaying", among=("open",)))
+        if due
+        else set()
+    )
     return [d for d in due if d.dead_letter_id in bench_moved]

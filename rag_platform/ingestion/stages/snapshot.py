@@ -111,9 +111,7 @@ def document_metadata(spec: SourceSpec, item: SourceItem) -> dict[str, object]:
     }
 
 
-def guard(
-    *, known: int, missing: int, listed: int, max_share: float, min_documents: int
-) -> str | None:
+def guard(*, known: int, missing: int, listed: int, max_share: float, min_documents: int) -> str | None:
     """Return why a listing must wait for approval, or None.
 
     An emptied source always waits; otherwise one of at least ``min_documents`` known documents that
