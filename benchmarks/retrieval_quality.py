@@ -99,7 +99,9 @@ async def build_index(corpus: Path, home: Path) -> tuple[Settings, str]:
     await store.drop(index)
     await store.ensure(index, spec.dimensions)
     blank = dict.fromkeys(("version_id", "content_hash", "snapshot_id", "run_id", "mime_type", "language"), "")
-    for at in range(0, len(rows), 20_000):
+    uris = list(dict.fromkeys(r[0] for r in rows))
+    for at in range(0, len(uris), 1000):
+        chosen = set(uris[at : at + 1000])
         part = [
             blank
             | {
@@ -118,11 +120,9 @@ async def build_index(corpus: Path, home: Path) -> tuple[Settings, str]:
                 "text": text,
                 "vector": vector,
             }
-            for (uri, title, ordinal, path, text), vector in zip(
-                rows[at : at + 20_000], vectors[at : at + 20_000], strict=True
-            )
+            for (uri, title, ordinal, path, text), vector in zip(rows, vectors, strict=True)
+            if uri in chosen
         ]
-        # A document across two parts is new in both: appended, never exchanged.
         await store.replace(index, pa.Table.from_pylist(part, schema=index_schema(spec.dimensions)), stale=[])
     await store.maintain(index, force=True)
     await store.aclose()

@@ -19,7 +19,7 @@ class SnapshotConfig(dg.Config):
     """Names of the sources to list; None: all of them."""
     approve_mass_change: bool = False
     """Let the mass-change guard pass this once."""
-    replay: list[str] = []
+    replay: list[str] = []  # noqa: RUF012 - a pydantic field, copied for each instance
     """Dead letters to try again: their ids, or ``all``. Those whose back-off is over always are."""
 
 

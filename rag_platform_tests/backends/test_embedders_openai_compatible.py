@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -287,11 +290,35 @@ def test_configuration_is_checked(server: MisbehavingOpenAI) -> None:
         build(Settings.from_env({}))
     with pytest.raises(ConfigurationError, match="RAG_OPENAI_DIMENSIONS"):
         build(Settings.from_env({"OPENAI_API_KEY": "k", "RAG_OPENAI_DIMENSIONS": "4000"}))
+    with pytest.raises(ConfigurationError, match="RAG_OPENAI_BASE_URL"):
+        embedder_of(server, RAG_OPENAI_BASE_URL="localhost:8000")
     with pytest.raises(ConfigurationError, match="RAG_OPENAI_TOKENIZER"):
         _ = embedder_of(server, RAG_OPENAI_TOKENIZER="nowhere.json").tokenizer
     embedder = build(Settings.from_env({"OPENAI_API_KEY": "k"}))
     assert embedder.spec.usd_per_million_tokens == 0.02
     run(embedder_of(server, RAG_OPENAI_API_KEY=""), embedder_of(server, RAG_OPENAI_API_KEY="").ping())
+
+
+def test_first_call_leaves_the_event_loop_free(server: MisbehavingOpenAI) -> None:
+    """In a fresh process the deadline holds also while the SDK, which takes seconds, is being imported."""
+    code = (
+        "import asyncio, sys, time; from rag_platform import backends; from rag_platform.settings import Settings\n"
+        "from rag_platform.errors import DependencyTimeout\n"
+        "e = backends.load('embedders', 'openai_compatible').build(Settings.from_env()); e.spec; e.tokenizer.count(['x'])\n"
+        "assert 'openai' not in sys.modules\n"
+        "async def main():\n"
+        "    began = time.monotonic()\n"
+        "    try: await e.embed(['x'], timeout_s=0.05)\n"
+        "    except DependencyTimeout: pass\n"
+        "    print(time.monotonic() - began)\n"
+        "    await e.ping()\n"
+        "    await e.aclose()\n"
+        "asyncio.run(main())\n"
+    )
+    environ = {"RAG_OPENAI_BASE_URL": server.base_url, "RAG_OPENAI_DIMENSIONS": str(DIMENSIONS), "PATH": os.defpath}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert float(done.stdout) < 0.05 + 1
 
 
 def test_fingerprint_follows_what_changes_vectors(server: MisbehavingOpenAI) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -127,6 +127,8 @@ documents = st.one_of(
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(document=documents, limit=st.integers(8, 80), share=st.sampled_from([0, 0, 0.25, 0.5]))
+@example(parsed("0 00000 0 0 0 0 0: 0:0 0:0:0:0:0:0:"), 22, 0.5)  # an end moved behind the previous chunk's
+@example(parsed("\x8dqÙÉ·RÕ#þ\x1a\\\x03»º\U000337d6\x93\x1eÚ½Nú\x97$aëÞ\x0f\U000bb42d 0: 0: "), 8, 0)  # words joined
 def test_chunks_cover_the_text_exactly_and_keep_the_limit(
     strategy: str, document: ParsedDocument, limit: int, share: float
 ) -> None:

@@ -27,7 +27,7 @@ SENTENCES = [
 ]
 
 
-def page(lines: list[str] = SENTENCES, size: tuple[int, int] = (900, 400)) -> PIL.Image.Image:
+def page(lines: list[str] = SENTENCES, size: tuple[int, int] = (800, 740)) -> PIL.Image.Image:
     picture = PIL.Image.new("RGB", size, "white")
     draw = PIL.ImageDraw.Draw(picture)
     font = PIL.ImageFont.load_default(size=32)
@@ -98,7 +98,7 @@ def test_cells_of_a_table_are_read_across() -> None:
 )
 def test_images_of_all_formats(kind: str, suffix: str) -> None:
     """Each image format yields the text that the image shows, as page 1."""
-    data = encoded(page(["Meeting minutes"], (420, 180)), kind)
+    data = encoded(page(["Meeting minutes"], (480, 480)), kind)
     document = assemble(image.parse(data, suffix, Limits()), Limits())
     assert words(document.text) == ["meeting", "minutes"]
     assert (document.page_count, document.ocr_pages, document.mime_type) == (1, (1,), f"image/{kind.lower()}")
@@ -107,7 +107,7 @@ def test_images_of_all_formats(kind: str, suffix: str) -> None:
 def test_every_page_of_a_tiff_is_read_within_the_limit() -> None:
     """A tiff's pages keep their numbers; pages beyond the OCR limit are a warning, beyond the page limit
     an error."""
-    pages = [page([f"Sheet number {word}"], (480, 180)) for word in ("one", "two", "three")]
+    pages = [page([f"Sheet number {word}"], (480, 480)) for word in ("one", "two", "three")]
     data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
     raw = image.parse(data, ".tiff", Limits(ocr_max_pages=2))
     assert [(b.page, words(b.text)[-1]) for b in raw.blocks] == [(1, "one"), (2, "two")]
@@ -119,10 +119,10 @@ def test_every_page_of_a_tiff_is_read_within_the_limit() -> None:
 
 def test_transparent_and_deep_images_are_readable() -> None:
     """Black text on a transparent ground and 16-bit greys are not turned into one flat colour."""
-    clear = page(["Transparent ground"], (480, 180)).convert("L")
+    clear = page(["Transparent ground"], (480, 480)).convert("L")
     alpha = clear.point(lambda v: 255 - v)
     layered = PIL.Image.merge("LA", (PIL.Image.new("L", clear.size, 0), alpha)).convert("RGBA")
-    deep = PIL.Image.fromarray(np.asarray(page(["Sixteen bits deep"], (480, 180)).convert("L")).astype(np.uint16) * 200)
+    deep = PIL.Image.fromarray(np.asarray(page(["Sixteen bits deep"], (480, 480)).convert("L")).astype(np.uint16) * 200)
     for picture, expected in ((layered, "transparent ground"), (deep, "sixteen bits deep")):
         raw = image.parse(encoded(picture, "PNG"), ".png", Limits())
         assert words(" ".join(b.text for b in raw.blocks)) == expected.split()

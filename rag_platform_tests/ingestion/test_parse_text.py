@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 import unicodedata
@@ -225,10 +226,8 @@ def test_hostile_markdown_costs_linear_time(name: str) -> None:
         best = 9e9
         for _ in range(2):
             began = time.process_time()
-            try:
+            with contextlib.suppress(EmptyDocument):
                 assemble(markdown_text.parse(text.encode(), ".md", LIMITS), LIMITS)
-            except EmptyDocument:
-                pass
             best = min(best, time.process_time() - began)
         return best
 

@@ -67,6 +67,8 @@ class Settings:
 
     def validate(self) -> None:
         """Raises ConfigurationError that names the variable."""
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ConfigurationError("RAG_OPENAI_BASE_URL: must begin with http:// or https://")
         largest = _LARGEST.get(self.model, 2**16) if self.base_url is None else 2**16
         for name, low, high in (
             ("dimensions", 1, largest),
@@ -136,17 +138,18 @@ class OpenAICompatibleEmbedder:
             DependencyError: any failure of the service.
             EmbeddingRefused: it refuses the content or the size.
         """
-        from rag_platform.backends.embedders.openai_errors import mapped
-
         prefix = self._own.query_prefix if kind == "query" else self._own.passage_prefix
         options: dict[str, Any] = {} if timeout_s is None else {"timeout": timeout_s}
         if self._own.model in _LARGEST:
             options["dimensions"] = self._own.dimensions
         sent = [self._fitting(prefix + t) for t in texts]
+        client = await self._client()
+        from rag_platform.backends.embedders.openai_errors import mapped  # imports the SDK, as did the client
+
         try:
             # An async timeout as well: the SDK's own is per read, and dripped bytes outlive it.
             async with asyncio.timeout(timeout_s):
-                answer = await self._client().embeddings.create(model=self._own.model, input=sent, **options)
+                answer = await client.embeddings.create(model=self._own.model, input=sent, **options)
             return EmbeddingBatch(_in_order(answer.data, len(sent)), self._billed(answer, sent))
         except TimeoutError as e:
             raise DependencyTimeout(_DEPENDENCY, "no answer in time") from e
@@ -165,19 +168,24 @@ class OpenAICompatibleEmbedder:
         if client is not None:
             await client.close()
 
-    def _client(self) -> openai.AsyncOpenAI:
+    async def _client(self) -> openai.AsyncOpenAI:
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            import openai
-
-            client = self._clients[loop] = openai.AsyncOpenAI(
-                api_key=self._api_key,
-                base_url=self._own.base_url or "https://api.openai.com/v1",
-                max_retries=0,  # the wrapper owns the retries
-                timeout=self._own.request_timeout_s,
-            )
+            # In a thread: importing the SDK takes seconds, in which other requests must be answered.
+            fresh = await asyncio.to_thread(self._new_client)
+            client = self._clients.setdefault(loop, fresh)
         return client
+
+    def _new_client(self) -> openai.AsyncOpenAI:
+        import openai
+
+        return openai.AsyncOpenAI(
+            api_key=self._api_key,
+            base_url=self._own.base_url or "https://api.openai.com/v1",
+            max_retries=0,  # the wrapper owns the retries
+            timeout=self._own.request_timeout_s,
+        )
 
     def _fitting(self, text: str) -> str:
         """Cut at ``max_tokens``; the API refuses an empty string, and takes a space."""

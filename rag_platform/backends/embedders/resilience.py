@@ -132,6 +132,9 @@ class ResilientEmbedder:
             await self._wait_while_down(deadline)
             started = time.monotonic()
             until = min(self._policy.request_timeout_s, deadline - started)
+            if until <= 0:
+                self.breaker.abandoned()
+                raise DependencyTimeout(self._dependency, "no time left for a request")
             try:
                 try:
                     async with asyncio.timeout(until):

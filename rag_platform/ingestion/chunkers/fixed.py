@@ -39,19 +39,20 @@ class FixedChunker:
         spans: list[Span] = []
         start, length = 0, len(document.text)
         while start < length:
-            end = self._end(index, start)
+            end = self._end(index, start, spans[-1][1] if spans else 0)
             spans.append((start, end))
             if end >= length:
                 break
             start = max(index.overlap_start(end, self._overlap), start + 1)
         return finish(document, index, tokenizer, spans, self._limit, HeadingPaths(sections_of(document)))
 
-    def _end(self, index: TokenIndex, start: int) -> int:
-        """Return where the chunk that starts at ``start`` ends: where a word starts, if possible."""
+    def _end(self, index: TokenIndex, start: int, previous_end: int) -> int:
+        """Return where the chunk that starts at ``start`` ends: where a word starts, if one does
+        after the end of the previous chunk."""
         position = index.position(index.size(0, start) + self._limit)
         if position >= len(index.text):
             return len(index.text)
-        return last_word_start(index.text, start, position) or max(position, start + 1)
+        return last_word_start(index.text, max(start, previous_end), position) or max(position, start + 1)
 
 
 def build(options: ChunkerOptions) -> FixedChunker:

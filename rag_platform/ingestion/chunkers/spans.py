@@ -25,7 +25,8 @@ token for so many characters, so that every chunk is bounded in characters too."
 
 _WINDOW = 65_536
 """Characters tokenised at a time: memory stays flat, whatever the document."""
-_EDGE = re.compile(r"\s|[。！？；，、…]")
+# Not \s: the control characters in it are dropped by word-piece tokenizers, so words join across them.
+_EDGE = re.compile(r"[ \t\n\r\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000。！？；，、…]")
 _WORD_START = re.compile(r"(?<=\s)(?=\S)")
 _NEAR_LIMIT = 2
 _COUNT_BATCH = 256
@@ -164,7 +165,12 @@ def _hold_to_limit(
             else:
                 halves.extend(span for span in _halve(text, start, end) if span[1] > span[0])
         doubtful = halves
-    return sorted(done)
+    kept: list[tuple[int, int, int]] = []
+    for span in sorted(done):
+        # Where chunks overlap, halving one of them can leave a piece that lies within its neighbour.
+        if not kept or span[1] > kept[-1][1]:
+            kept.append(span)
+    return kept
 
 
 def _is_edge(text: str, position: int) -> bool:

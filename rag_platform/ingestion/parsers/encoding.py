@@ -37,6 +37,9 @@ _LATIN: Final = frozenset(
 _EASTERN_LANGUAGES: Final = frozenset(
     ("Polish", "Czech", "Slovak", "Slovene", "Croatian", "Hungarian", "Romanian", "Turkish", "Vietnamese", "Lithuanian")
 )
+_MIN_EVIDENCE: Final = 4
+"""Bytes above ASCII that a guess needs (twice as many for encodings that use them in pairs)."""
+_DECIDED_BEFORE: Final = ["utf_7", "utf_16", "utf_16_le", "utf_16_be", "utf_32", "utf_32_le", "utf_32_be"]
 _MULTIBYTE_ENCODINGS: Final = frozenset(
     (
         "big5",
@@ -54,7 +57,7 @@ _MULTIBYTE_ENCODINGS: Final = frozenset(
     )
 )
 _BINARY_BYTES: Final = bytes(b for b in range(32) if b not in b"\t\n\x0b\x0c\r\x08\x1b\x1a")
-_MAX_BINARY_SHARE: Final = 0.1
+_MAX_BINARY_SHARE: Final = 0.06
 _MULTIBYTE: Final = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 _HIGH: Final = re.compile(rb"[\x80-\xff]")
 
@@ -155,11 +158,14 @@ def _guess(data: bytes) -> str | None:
     first = _HIGH.search(data)
     start = max(0, first.start() - _GUESS_BYTES // 4) if first else 0
     sample = data[start : start + _GUESS_BYTES]
-    best = from_bytes(sample).best()
+    high = len(_HIGH.findall(sample))
+    if high < _MIN_EVIDENCE:
+        return "cp1252"
+    best = from_bytes(sample, cp_exclusion=_DECIDED_BEFORE).best()
     if best is None:
         return None
     # The Latin code pages hardly differ, and charset-normalizer picks the first that fits: without a
     # language that needs another one, Windows-1252 is what Western files are written in.
     western = best.encoding in _LATIN and best.language not in _EASTERN_LANGUAGES
-    too_short = best.encoding in _MULTIBYTE_ENCODINGS and len(_HIGH.findall(sample)) < 8
+    too_short = best.encoding in _MULTIBYTE_ENCODINGS and high < 2 * _MIN_EVIDENCE
     return "cp1252" if western or too_short else best.encoding

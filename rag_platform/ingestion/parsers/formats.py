@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,9 +16,6 @@ from typing import Any, Final
 from rag_platform.errors import ConfigurationError
 
 PACKAGE: Final = "rag_platform.ingestion.parsers"
-NATIVE_TOOLS: Final = ("soffice", "libreoffice", "tesseract", "antiword", "catdoc", "catppt", "pdftotext")
-"""Programs that a parser may use when they are installed: part of what a parse depends on."""
-
 _CONSTANTS: Final = frozenset(("SUFFIXES", "VERSION", "LIGHT"))
 
 
@@ -62,8 +58,11 @@ def by_suffix() -> Mapping[str, ParserModule]:
 
 @functools.cache
 def native_tools() -> tuple[str, ...]:
-    """Return those of ``NATIVE_TOOLS`` that are installed."""
-    return tuple(tool for tool in NATIVE_TOOLS if shutil.which(tool))
+    """Return the programs that parsers would use here: part of what a parse depends on."""
+    from rag_platform.ingestion.parsers import libreoffice, tesseract
+
+    found = {"libreoffice": libreoffice.find(), "tesseract": tesseract.find()}
+    return tuple(name for name, path in found.items() if path)
 
 
 def suffix_of(name: str) -> str:

@@ -104,25 +104,39 @@ def without_comments(text: str) -> str:
         if not inside and (fence is not None or _FENCE.match(line)):
             fence = next_fence(line, fence)
             kept.append(line)
-            continue
-        rest, out = line, ""
-        while True:
-            if inside:
-                _, close, rest = rest.partition("-->")
-                inside = not close
-                if inside:
-                    break
-            before, opened, after = rest.partition("<!--")
-            if not opened:
-                out += rest
-                break
-            if (out + before).count("`") % 2 or not ("-->" in after or number < last_close):
-                out, rest = out + before + opened, after
-                continue
-            out, rest, inside = out + before, after, True
-        if out.strip() or not line.strip():
-            kept.append(out)
+        elif not inside and "<!--" not in line:
+            kept.append(line)
+        else:
+            out, inside = _without_comments_in(line, inside, number < last_close)
+            if out.strip() or not line.strip():
+                kept.append(out)
     return "\n".join(kept)
+
+
+def _without_comments_in(line: str, inside: bool, closed_later: bool) -> tuple[str, bool]:
+    """Return (what is outside comments in one line, whether the line ends inside one). One pass."""
+    pieces: list[str] = []
+    at, ticks = 0, 0
+    last_close = line.rfind("-->")
+    while at < len(line):
+        if inside:
+            close = line.find("-->", at)
+            if close < 0:
+                return "".join(pieces), True
+            at, inside = close + 3, False
+            continue
+        opened = line.find("<!--", at)
+        if opened < 0:
+            pieces.append(line[at:])
+            break
+        before = line[at:opened]
+        pieces.append(before)
+        ticks += before.count("`")
+        at = opened + 4
+        inside = not ticks % 2 and (last_close >= at or closed_later)
+        if not inside:
+            pieces.append("<!--")
+    return "".join(pieces), inside
 
 
 def next_fence(line: str, fence: tuple[str, int] | None) -> tuple[str, int] | None:

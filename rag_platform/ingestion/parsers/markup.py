@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from html import unescape
 from typing import Any, Final
 
 from lxml import etree
@@ -106,6 +107,8 @@ _CHARSET: Final = re.compile(
 )
 _INVISIBLE_STYLE: Final = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _DECLARATION: Final = re.compile(r"\s*<\?xml[^>]{0,200}\?>")
+_UNREAD: Final = re.compile(r"<(script|style)\b.{0,200000}?</\1", re.IGNORECASE | re.DOTALL)
+_TAGS: Final = re.compile(r"<[!/a-zA-Z][^<>]{0,4000}>")
 _LONG_CELL_CHARS: Final = 1500
 
 
@@ -143,6 +146,8 @@ def read_html(text: str) -> Markup:
         raise CorruptDocument("no HTML can be read from it") from e
     if root is None:
         return Markup()
+    if any("depth" in entry.message for entry in parser.error_log):
+        return Markup(blocks=_without_tree(text))
     markup = Markup(language=_language(root))
     title = root.find(".//title")
     markup.title = "".join(title.itertext()) if title is not None else None
@@ -153,6 +158,12 @@ def read_html(text: str) -> Markup:
         first = next((b for b in markup.blocks if b.kind == "heading" and b.level == 1), None)
         markup.title = first.text if first else None
     return markup
+
+
+def _without_tree(text: str) -> list[Block]:
+    """What can be read from a page nested so deeply that libxml2 stops: its text without tags."""
+    bare = _TAGS.sub("\n", _UNREAD.sub("\n", text))
+    return [Block("text", line) for line in (" ".join(row.split()) for row in unescape(bare).split("\n")) if line]
 
 
 def _language(root: Any) -> str | None:
