@@ -71,6 +71,7 @@ class Settings:
     max_pages: int = setting(5000, "Pages that one document may have.")
     ocr: str = setting("auto", "auto: read pages without text by OCR; off: never.")
     ocr_max_pages: int = setting(200, "Pages of one document that may be read by OCR.")
+    parse_ocr_page_s: int = setting(60, "CPU and wall seconds that each page read by OCR adds to a document's.")
     languages: str = setting("eng", "OCR languages for tesseract, joined by +.")
 
     chunker: str = setting("recursive", "recursive, fixed, markdown or semantic.")
@@ -166,6 +167,7 @@ class Settings:
         need(self.fusion in ("linear", "rrf"), "fusion", "must be linear or rrf")
         need(0 <= self.fusion_vector_weight <= 1, "fusion_vector_weight", "must be between 0 and 1")
         need(self.ocr in ("auto", "off"), "ocr", "must be auto or off")
+        need(self.parse_ocr_page_s >= 1, "parse_ocr_page_s", "must be at least 1")
         need(self.candidates >= 1, "candidates", "must be at least 1")
         need(self.parse_memory_mb >= 256, "parse_memory_mb", "must be at least 256")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rag_platform import identity
 from rag_platform.errors import DependencyError
 from rag_platform.ingestion.stages.audit import IndexAudit, audit_index, conservation, finish
 from rag_platform.ingestion.stages.chunk import chunk
@@ -65,6 +66,14 @@ class Tree:
             self.write(uri, content)
 
 
+def uris_in(bucket: str, count: int, suffix: str = ".md") -> list[str]:
+    """Return uris of the source ``docs`` that fall into one bucket (of 16)."""
+    named = (f"d{n}{suffix}" for n in itertools.count())
+    return list(
+        itertools.islice((u for u in named if identity.bucket(identity.document_id("docs", u), 1) == bucket), count)
+    )
+
+
 def ingest(
     bench: Workbench,
     specs: Sequence[SourceSpec],
@@ -86,9 +95,9 @@ def ingest(
     release_due(bench, time.time())
 
     listed = snapshot(bench, specs, buckets, run_id=run_id, approve_mass_change=approve)
-    counters: Counter[str] = Counter()
+    counters: dict[str, float] = {}
     for name in ("added", "changed", "deleted", "unchanged", "dead_lettered"):
-        counters[name] += listed.totals.get(name, 0)  # type: ignore[assignment]
+        counters[name] = listed.totals.get(name, 0)
     counters["renamed"] = sum(o.renamed for o in listed.sources)
     failed = [o for o in listed.sources if o.failed]
     counters |= {"held": sum(o.held is not None for o in listed.sources), "failed": len(failed)}
@@ -113,14 +122,14 @@ def ingest(
         bench.segments.compact(stage)
     ledger.runs.finish(run_id)
 
-    counters["parsed"] = parsed.totals.get("parsed", 0)  # type: ignore[assignment]
-    counters["chunked"] = chunked.totals.get("chunked_documents", 0)  # type: ignore[assignment]
+    counters["parsed"] = parsed.totals.get("parsed", 0)
+    counters["chunked"] = chunked.totals.get("chunked_documents", 0)
     for name, total in (("embedded", "embedded"), ("reused", "reused"), ("tokens", "tokens"), ("calls", "calls")):
-        counters[name] = embedded.totals.get(total, 0)  # type: ignore[assignment]
+        counters[name] = embedded.totals.get(total, 0)
     for name in ("indexed", "removed", "index_writes"):
-        counters[name] = indexed.totals.get(name, 0)  # type: ignore[assignment]
+        counters[name] = indexed.totals.get(name, 0)
     for report in (parsed, chunked, embedded):
-        counters["dead_lettered"] += report.totals.get("dead_lettered", 0)  # type: ignore[assignment]
+        counters["dead_lettered"] += report.totals.get("dead_lettered", 0)
     return dict(counters)
 
 

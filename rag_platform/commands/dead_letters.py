@@ -40,19 +40,8 @@ def list_letters(
         return
     console.show_table(
         f"{len(letters)} dead letters",
-        ("id", "document", "stage", "error", "reason", "attempts", "last seen"),
-        (
-            (
-                x.dead_letter_id[:8],
-                f"{x.source}/{x.uri}",
-                x.stage,
-                x.error_code,
-                x.message,
-                x.attempts,
-                console.when(x.last_seen_at),
-            )
-            for x in letters
-        ),
+        ("id", "document", "why", "tries"),
+        ((x.dead_letter_id[:8], f"{x.source}/{x.uri}", f"{x.stage}: {x.message}", x.attempts) for x in letters),
     )
 
 

@@ -17,9 +17,9 @@ from rag_platform.records import LOCAL_OPERATOR
 
 SOURCE = "docs"
 QUESTIONS = (
-    "What happens to a document when its parser crashes?",
-    "How many people are on call at Harbour, and for how long?",
-    "What must visitors of the data centre do at the door?",
+    "What happens to a document whose parser crashes?",
+    "How long did the restore drill at Harbour take?",
+    "Who keeps the key of machine room B-14?",
 )
 
 
@@ -42,9 +42,7 @@ def demo(
         letters = bench.ledger.dead_letters.search(state="open")
     o.print(f"\n[bold]2. Dead letters[/bold]: {len(letters)} broken files did not stop the others")
     if letters:
-        console.show_table(
-            "", ("document", "stage", "error", "reason"), ((x.uri, x.stage, x.error_code, x.message) for x in letters)
-        )
+        console.show_table("", ("document", "why"), ((x.uri, f"{x.stage}: {x.message}") for x in letters))
     o.print("\n[bold]3. Ask[/bold]")
     with Workbench(settings) as bench:
         index, retriever = open_retriever(bench)

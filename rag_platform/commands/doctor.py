@@ -112,7 +112,7 @@ def _objects(bench: Workbench) -> Iterator[Finding]:
             return
     finally:
         bench.objects.delete([key])
-    yield Finding("object store", "ok", bench.objects.uri(""))
+    yield Finding("object store", "ok", bench.settings.resolved_object_store_url)
 
 
 def _store(bench: Workbench) -> Iterator[Finding]:
@@ -130,7 +130,7 @@ def _parsers(bench: Workbench) -> Iterator[Finding]:
     from rag_platform.ingestion.parse import ParserPool
 
     page = b"<html><body><h1>Doctor</h1><p>A parser process answers.</p></body></html>"
-    with ParserPool(bench.parse_limits, 1) as pool:
+    with ParserPool(bench.parse_limits, 1, scratch=bench.scratch) as pool:
         text = pool.parse(page, "doctor.html").text
     state: State = "ok" if "A parser process answers." in text else "failed"
     yield Finding("parsers", state, "a jailed parser process reads HTML" if state == "ok" else "HTML was read wrongly")

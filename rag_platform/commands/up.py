@@ -35,10 +35,10 @@ def up(
     port = port or _free_port(host)
     if _in_use(host, port):
         console.fail(f"port {port} is in use: choose another with --port, or --port 0", console.EXIT_USAGE)
-    command = [
-        sys.executable, "-m", "dagster", "dev", "--host", host, "--port", str(port),
-        "--python-module", "rag_platform.definitions", "--live-data-poll-rate", "2000", "--log-level", "warning",
-    ]  # fmt: skip
+    workspace = console.project_root() / "workspace.yaml"
+    code = ["--workspace", str(workspace)] if workspace.exists() else ["--module-name", "rag_platform.definitions"]
+    options = ["--host", host, "--port", str(port), "--live-data-poll-rate", "2000", "--log-level", "warning"]
+    command = [sys.executable, "-m", "dagster", "dev", *code, *options]
     environment = os.environ | {"DAGSTER_HOME": str(home), "PYTHONWARNINGS": "ignore"}
     # A session of its own: Ctrl-C reaches us alone, and the whole group can be stopped by its id.
     process = subprocess.Popen(command, cwd=home, env=environment, start_new_session=True)
@@ -48,9 +48,9 @@ def up(
         console.out.print(
             f"Dagster UI: [bold]http://{host}:{port}[/bold]  (RAG_HOME {settings.root}); stop with Ctrl-C"
         )
-        code = process.wait()
-        if code:
-            console.fail(f"Dagster ended with exit code {code}", console.EXIT_DEPENDENCY)
+        status = process.wait()
+        if status:
+            console.fail(f"Dagster ended with exit code {status}", console.EXIT_DEPENDENCY)
     except KeyboardInterrupt:
         console.out.print("stopping …")
     finally:
@@ -73,7 +73,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], url: str) -> None:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Stop Dagster: politely first, so that it ends its own children; then the whole group."""
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT_S)
     with contextlib.suppress(ProcessLookupError):

@@ -22,9 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from rag_platform.errors import DependencyError, DocumentError, EmptyDocument, LimitExceeded
+from rag_platform.errors import ConfigurationError, DependencyError, DocumentError, EmptyDocument, LimitExceeded
 from rag_platform.identity import fingerprint
-from rag_platform.ingestion.parsers import formats
+from rag_platform.ingestion.parsers import formats, ocr
 from rag_platform.ingestion.parsers.base import Limits
 from rag_platform.ingestion.parsers.dispatch import parse_here
 from rag_platform.ingestion.parsers.process import ParserProcess, ProcessKilled
@@ -42,14 +42,14 @@ _SCRATCH_PREFIX: Final = "rag-parsers-"
 
 def parser_fingerprint(limits: Limits) -> str:
     """Identify what a parse depends on besides its bytes: the version of every parser, the limits that
-    alter output, unstructured's version and the native programs that are installed."""
+    alter output, the versions of unstructured and of the OCR engine, and the native programs installed."""
     return fingerprint(
         "parser",
         {
             "modules": {m.name: m.version for m in formats.modules().values()},
             "unstructured": importlib.metadata.version("unstructured"),
             "tools": list(formats.native_tools()),
-            "ocr": limits.ocr,
+            "ocr": ocr.tools() if limits.ocr != "off" else {},
             "languages": limits.languages,
             "max_text_chars": limits.max_text_chars,
             "max_pages": limits.max_pages,
@@ -64,12 +64,22 @@ class ParserPool:
     """Up to ``workers`` parser processes behind one thread-safe ``parse``.
 
     Args:
+        scratch: the folder in which processes may have temporary files; made when needed. The system's
+            own when not given.
         extra_parsers: suffix (with the dot) to the importable name of a module that keeps the contract
             of ``parsers/base.py``; always run in a worker.
     """
 
-    def __init__(self, limits: Limits, workers: int, *, extra_parsers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        workers: int,
+        *,
+        scratch: Path | None = None,
+        extra_parsers: Mapping[str, str] | None = None,
+    ) -> None:
         self.limits = limits
+        self._scratch = scratch
         self.workers = max(1, workers)
         self._extra = dict(extra_parsers or {})
         self._slots = threading.BoundedSemaphore(self.workers)
@@ -107,7 +117,8 @@ class ParserPool:
 
         Raises:
             DocumentError: it cannot be read; the message says why, without its text.
-            ConfigurationError: a parser cannot be loaded, or no process can work at all.
+            ConfigurationError: a parser or OCR cannot be loaded, no process can work at all, or the scratch
+                folder cannot be made.
             DependencyError: this machine cannot start a parser process now.
         """
         return self._parse(data, name, _Caller())
@@ -192,7 +203,7 @@ class ParserPool:
                 if process is not None:
                     self._busy[process] = caller
                 elif self._spawner is None:
-                    self._spawner = _Spawner(self.limits, self._extra)
+                    self._spawner = _Spawner(self.limits, self._scratch, self._extra)
                 spawner = self._spawner
             if process is None:
                 assert spawner is not None
@@ -241,12 +252,15 @@ class _Spawner:
     kills a child with its parent when the *thread* that started the child ends. Also owns the scratch
     folder, locked so that a later run can tell it from one whose owner was killed."""
 
-    def __init__(self, limits: Limits, extra: Mapping[str, str]) -> None:
-        _sweep_abandoned()
+    def __init__(self, limits: Limits, base: Path | None, extra: Mapping[str, str]) -> None:
         self._limits, self._extra = limits, extra
-        self._root = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX))
-        self._guard = os.open(self._root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        base = Path(tempfile.gettempdir()) if base is None else base.absolute()
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            _sweep_abandoned(base)
+            self._root, self._guard = _locked_folder(base)
+        except OSError as e:
+            raise ConfigurationError(f"no scratch folder for parsers can be made in {base} ({e.strerror})") from e
         self._count = itertools.count()
         self._requests: queue.SimpleQueue[Future[ParserProcess] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="parser-spawner", daemon=True)
@@ -273,9 +287,19 @@ class _Spawner:
                 future.set_exception(e)
 
 
-def _sweep_abandoned() -> None:
+def _locked_folder(base: Path) -> tuple[Path, int]:
+    """Make a scratch folder; return it and the descriptor of its locked lock file. It gets the name by
+    which others find it once it is locked, or one that starts now would take it for abandoned."""
+    made = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH_PREFIX}", dir=base))
+    guard = os.open(made / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(OSError):  # a file system without locks: nobody can sweep there either
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return made.rename(base / made.name[1:]), guard
+
+
+def _sweep_abandoned(base: Path) -> None:
     """Delete scratch folders whose owner was killed: nobody holds their lock any more."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*"):
+    for folder in base.glob(f"{_SCRATCH_PREFIX}*"):
         with contextlib.suppress(OSError):
             guard = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
             try:

@@ -7,6 +7,7 @@ at ten thousand documents, appending a segment costs milliseconds (docs/decision
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
 from collections import OrderedDict
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from rag_platform import telemetry
 from rag_platform.backends.object_stores.base import ObjectStore
+from rag_platform.errors import DependencyError
 from rag_platform.ledger import Ledger
 from rag_platform.ledger.artifacts import Segment
 
@@ -29,6 +31,7 @@ SMALL_SEGMENT_BYTES = 4 * 1024 * 1024
 LARGE_SEGMENT_BYTES = 64 * 1024 * 1024
 ORPHAN_GRACE_S = 3600.0
 """A segment file without a ledger row may belong to a run that is just about to commit it."""
+_READ_ATTEMPTS = 3
 _CACHE_BYTES = 96 * 1024 * 1024
 
 
@@ -47,43 +50,68 @@ class SegmentStore:
         return size
 
     def read(self, stage: str, keys: Collection[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Yield the rows of the given artifacts, one table a segment, in the order they were written."""
-        artifacts = self._ledger.artifacts.find(stage, keys)
-        by_segment: dict[int, list[str]] = {}
-        for artifact in artifacts.values():
-            by_segment.setdefault(artifact.segment_id, []).append(artifact.key)
-        segments = self._ledger.artifacts.segments(by_segment)
-        column = KEY_COLUMN[stage]
-        for segment_id in sorted(by_segment):
-            table = self._load(segments[segment_id], columns)
-            wanted = pa.array(by_segment[segment_id], type=pa.string())
-            yield table.filter(pc.is_in(table[column], value_set=wanted))
+        """Yield the rows of the given artifacts, one table a segment, in the order they were written.
+
+        Raises:
+            DependencyError: the object store lost a segment that the ledger counts on.
+        """
+        waiting: Collection[str] = keys
+        for attempt in itertools.count(1):
+            artifacts = self._ledger.artifacts.find(stage, waiting)
+            by_segment: dict[int, list[str]] = {}
+            for artifact in artifacts.values():
+                by_segment.setdefault(artifact.segment_id, []).append(artifact.key)
+            segments = self._ledger.artifacts.segments(by_segment)
+            moved: list[str] = []
+            for segment_id, held in sorted(by_segment.items()):
+                try:
+                    table = self._load(segments[segment_id], columns)
+                except KeyError:
+                    moved += held  # another run has just compacted it away
+                    continue
+                wanted = pa.array(held, type=pa.string())
+                yield table.filter(pc.is_in(table[KEY_COLUMN[stage]], value_set=wanted))
+            if not moved:
+                return
+            if attempt == _READ_ATTEMPTS:
+                raise DependencyError("object store", f"{len(moved)} stored {stage} results are missing")
+            waiting = moved
 
     def compact(self, stage: str, *, force: bool = False) -> dict[str, int]:
         """Merge small segments of a stage into one when there are many; report what was done.
 
         The old files stay for readers that hold their names; garbage collection removes them.
         """
-        small = [s for s in self._ledger.artifacts.all_segments(stage) if s.bytes < SMALL_SEGMENT_BYTES]
-        if len(small) < (2 if force else COMPACT_MIN_SEGMENTS):
+        if len(self._small(stage)) < (2 if force else COMPACT_MIN_SEGMENTS):
             return {"merged": 0}
+        with self._ledger.database.lock(f"compact-{stage}"):
+            return self._compact(stage)
+
+    def _small(self, stage: str) -> list[Segment]:
+        return [s for s in self._ledger.artifacts.all_segments(stage) if s.bytes < SMALL_SEGMENT_BYTES]
+
+    def _compact(self, stage: str) -> dict[str, int]:
         chosen: list[Segment] = []
         total = 0
-        for segment in small:
+        for segment in self._small(stage):
             if total + segment.bytes > LARGE_SEGMENT_BYTES:
                 break
             chosen.append(segment)
             total += segment.bytes
-        wanted = pa.array(sorted(self._ledger.artifacts.keys_of(s.segment_id for s in chosen)), type=pa.string())
-        tables = []
+        alike: dict[str, dict[int, pa.Table]] = {}  # embeddings of two models do not fit into one file
         for segment in chosen:
-            table = pq.read_table(pa.BufferReader(self._objects.get(segment.object_key)))
-            tables.append(table.filter(pc.is_in(table[KEY_COLUMN[stage]], value_set=wanted)))
-        merged = pa.concat_tables(tables)
+            table = self._load(segment, None)
+            # Not the keys of all: a row that lost to another segment's would be there twice.
+            wanted = pa.array(sorted(self._ledger.artifacts.keys_of([segment.segment_id])), type=pa.string())
+            kept = table.filter(pc.is_in(table[KEY_COLUMN[stage]], value_set=wanted))
+            alike.setdefault(str(table.schema), {})[segment.segment_id] = kept
+        tables = max(alike.values(), key=len, default={})
+        if len(tables) < 2:
+            return {"merged": 0}
+        merged = pa.concat_tables(tables.values())
         key, size = self._put(stage, merged)
-        ids = [s.segment_id for s in chosen]
-        self._ledger.artifacts.replace_segments(stage, ids, key, rows=merged.num_rows, size=size)
-        return {"merged": len(chosen), "bytes": size}
+        self._ledger.artifacts.replace_segments(stage, tables, key, rows=merged.num_rows, size=size)
+        return {"merged": len(tables), "bytes": size}
 
     def collect_garbage(self, *, grace_s: float = ORPHAN_GRACE_S) -> int:
         """Delete segment files that the ledger does not know and that are older than the grace."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from rag_platform import backends, identity
@@ -75,8 +76,14 @@ class Workbench:
             max_pages=s.max_pages,
             ocr=s.ocr,
             ocr_max_pages=s.ocr_max_pages,
+            ocr_page_s=s.parse_ocr_page_s,
             languages=s.languages,
         )
+
+    @property
+    def scratch(self) -> Path:
+        """Where parser processes keep temporary files while they work."""
+        return self.settings.root / "scratch"
 
     @property
     def release(self) -> Release:

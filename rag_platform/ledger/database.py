@@ -61,8 +61,10 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """Open a transaction that only reads."""
+        """Open a transaction that only reads, all of it from one state of the database."""
         with self._guarded(), self.engine.connect() as connection:
+            if not self.is_sqlite:  # its default would show each statement a newer state
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextlib.contextmanager
@@ -74,6 +76,8 @@ class Database:
             self.engine.connect().execution_options(rag_write=True) as connection,
             connection.begin(),
         ):
+            if not self.is_sqlite:  # SQLite has one writer by itself; compare-and-swap relies on it
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_key("write"))))
             yield connection
 
     def upsert(
@@ -103,15 +107,19 @@ class Database:
         Raises:
             LockTimeout: somebody else held it for ``timeout_s`` seconds.
         """
-        with self._file_lock(name, timeout_s) if self.is_sqlite else self._advisory_lock(name, timeout_s):
+        with self.locks([name], timeout_s=timeout_s):
             yield
 
     @contextlib.contextmanager
     def locks(self, names: Iterable[str], *, timeout_s: float = 3600.0) -> Iterator[None]:
         """Hold several locks, taken in sorted order so that two runs cannot wait for each other."""
+        ordered = sorted(set(names))
         with contextlib.ExitStack() as stack:
-            for name in sorted(set(names)):
-                stack.enter_context(self.lock(name, timeout_s=timeout_s))
+            if self.is_sqlite:
+                for name in ordered:
+                    stack.enter_context(self._file_lock(name, timeout_s))
+            else:
+                stack.enter_context(self._advisory_locks(ordered, timeout_s))
             yield
 
     def close(self) -> None:
@@ -122,7 +130,10 @@ class Database:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except sa.exc.OperationalError as e:
+        except sa.exc.DBAPIError as e:
+            # A bare DatabaseError is a damaged file; its other kinds are mistakes of this program.
+            if not isinstance(e, sa.exc.OperationalError) and type(e) is not sa.exc.DatabaseError:
+                raise
             # The driver's text names host and database; the statement and its values stay out.
             raise DependencyError("ledger", f"{self.url.get_backend_name()} failed: {_first_line(e.orig)}") from e
 
@@ -168,18 +179,26 @@ class Database:
             yield  # closing the file releases the lock
 
     @contextlib.contextmanager
-    def _advisory_lock(self, name: str, timeout_s: float) -> Iterator[None]:
-        key = int.from_bytes(hashlib.sha256(f"rag-platform:{name}".encode()).digest()[:8], "big", signed=True)
+    def _advisory_locks(self, names: Sequence[str], timeout_s: float) -> Iterator[None]:
+        """Take all locks on one connection: a run holds as many as there are buckets."""
         deadline = time.monotonic() + timeout_s
         with self._guarded(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar():
-                if time.monotonic() >= deadline:
-                    raise LockTimeout(f"another run holds {name!r}; try again when it has finished")
-                threading.Event().wait(0.1)
             try:
+                for name in names:
+                    key = _lock_key(name)
+                    while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar():
+                        if time.monotonic() >= deadline:
+                            raise LockTimeout(f"another run holds {name!r}; try again when it has finished")
+                        threading.Event().wait(0.1)
                 yield
             finally:
-                connection.execute(sa.select(sa.func.pg_advisory_unlock(key)))
+                # A connection that is already gone has taken its locks with it.
+                with contextlib.suppress(sa.exc.DBAPIError):
+                    connection.execute(sa.select(sa.func.pg_advisory_unlock_all()))
+
+
+def _lock_key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"rag-platform:{name}".encode()).digest()[:8], "big", signed=True)
 
 
 def _configure_sqlite(dbapi_connection: Any, _record: Any) -> None:

@@ -141,6 +141,8 @@ class Documents:
         """Recompute the manifest of each bucket; its generation rises when the manifest moved."""
         states: dict[str, BucketState] = {}
         names = sorted(set(names))
+        if not names:
+            return states
         with self._db.write("buckets") as c:
             for name in names:
                 rows = c.execute(
@@ -176,6 +178,10 @@ class Documents:
     def rebucket(self, hex_digits: int) -> int:
         """Move every document to its bucket of a new bucket count; return how many moved."""
         moved = 0
+        with self._db.read() as c:
+            placed = c.execute(sa.select(_d.c.document_id, _d.c.bucket)).all()
+        if all(identity.bucket(r.document_id, hex_digits) == r.bucket for r in placed):
+            return 0
         with self._db.write("rebucket") as c:
             for row in c.execute(sa.select(_d.c.document_id, _d.c.bucket)).all():
                 wanted = identity.bucket(row.document_id, hex_digits)

@@ -30,14 +30,19 @@ class Release:
     verified_state: str | None
 
 
+def release_id(fingerprint: str) -> str:
+    """Return the id of the release that a pipeline makes."""
+    return f"r-{fingerprint}"
+
+
 class Releases:
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def ensure(self, fingerprint: str, pipeline: Mapping[str, Any]) -> Release:
         """Return the release of this pipeline, created as a candidate when it is new."""
-        release_id = f"r-{fingerprint}"
-        found = self.get(release_id)
+        name = release_id(fingerprint)
+        found = self.get(name)
         if found is None:
             with self._db.write("release") as c:
                 self._db.upsert(
@@ -45,7 +50,7 @@ class Releases:
                     _r,
                     [
                         {
-                            "release_id": release_id,
+                            "release_id": name,
                             "index_name": f"chunks_{fingerprint}",
                             "fingerprint": fingerprint,
                             "pipeline": json.dumps(dict(pipeline), sort_keys=True),
@@ -54,7 +59,7 @@ class Releases:
                         }
                     ],
                 )
-            found = self.get(release_id)
+            found = self.get(name)
             assert found is not None
         return found
 

@@ -111,6 +111,9 @@ class MemoryVectorStore:
     async def maintain(self, index: str, *, force: bool = False) -> Mapping[str, Any]:
         return {"rows": len(self._rows[index])}
 
+    def state_token(self, index: str) -> str | None:
+        return None
+
     async def stats(self, index: str) -> IndexStats:
         return IndexStats(rows=len(self._rows[index]), bytes=None)
 

@@ -94,6 +94,7 @@ def test_other_unspaced_scripts_are_found(store: LanceVectorStore, text: str) ->
         assert [h.uri for h in run(keyword(store, part))] == ["a"]
 
 
+@pytest.mark.slow
 def test_updates_leave_no_debris(store: LanceVectorStore, tmp_path: Path) -> None:
     """Two hundred updates, each with its maintenance, leave few fragments, versions and unindexed rows."""
     run(store.replace("i", table(*(document(f"d{n}", ["one", "two"]) for n in range(100))), stale=[]))

@@ -352,7 +352,7 @@ class VectorStoreContract:
         """Any filter tree over any values selects what a plain evaluation selects, in both legs."""
 
         @given(ROWS, st.lists(FILTERS, min_size=1, max_size=4))
-        @hypothesis_settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+        @hypothesis_settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         def check(rows: list[dict[str, Any]], trees: list[Filter]) -> None:
             asyncio.run(one(rows, trees))
 
@@ -379,6 +379,22 @@ class VectorStoreContract:
         assert "late.md" in {h.uri for h in run(keyword(filled, "wolves"))}
         assert run(vector(filled, 90))[0].uri == "late.md"
         assert run(filled.stats("i")).rows == 5
+
+    def test_state_token_moves_with_every_change(self, filled: VectorStore) -> None:
+        """Where a store has a token, it is steady while nothing changes and new after each change."""
+        seen = [filled.state_token("i")]
+        assert filled.state_token("i") == seen[0] and filled.state_token("unknown") is None
+        if seen[0] is None:
+            return
+        for work in (
+            filled.replace("i", table(document("a.md", ["x"], version="v2")), stale=[doc_id("a.md")]),
+            filled.replace("i", table(document("new.md", ["x"])), stale=[]),
+            filled.delete("i", [doc_id("b.md")]),
+        ):
+            run(work)
+            run(keyword(filled, "x"))
+            seen.append(filled.state_token("i"))
+        assert len(set(seen)) == len(seen)
 
     def test_no_gap_and_no_mix(self, filled: VectorStore) -> None:
         """While a document is replaced, each search sees all of one version, the same in both legs (P2)."""

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from rag_platform.ingestion.parsers import progress
 from rag_platform.ingestion.parsers.base import Block, RawDocument
 
 SUFFIXES = (".hostile",)
@@ -15,8 +16,11 @@ VERSION = 1
 
 
 def parse(data, suffix, limits):
-    order, _, argument = data.decode().partition(" ")
-    return RawDocument(blocks=[Block("text", str(globals()[f"do_{order}"](argument)))])
+    blocks = []
+    for line in data.decode().splitlines():
+        order, _, argument = line.partition(" ")
+        blocks.append(Block("text", str(globals()[f"do_{order}"](argument))))
+    return RawDocument(blocks=blocks)
 
 
 def do_echo(argument):
@@ -128,3 +132,17 @@ def do_daemon(argument):
     while not started.exists():
         time.sleep(0.01)
     return "daemon runs"
+
+
+def do_scan(argument):
+    """Read pages by an OCR that takes its time: how many pages, which clock runs, seconds a page."""
+    pages, clock, seconds = argument.split()
+    for _ in range(int(pages)):
+        progress.ocr_page()
+        if clock == "wall":
+            time.sleep(float(seconds))
+        else:
+            until = time.process_time() + float(seconds)
+            while time.process_time() < until:
+                pass
+    return f"{pages} pages"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import multiprocessing
 import resource
-import time
+import sys
+from email.message import EmailMessage
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,8 @@ import PIL.ImageDraw
 import PIL.ImageFont
 import pytest
 
-from rag_platform.errors import CorruptDocument, EmptyDocument, LimitExceeded, UnsupportedFormat
-from rag_platform.ingestion.parsers import image, ocr, tesseract
+from rag_platform.errors import ConfigurationError, CorruptDocument, EmptyDocument, LimitExceeded, UnsupportedFormat
+from rag_platform.ingestion.parsers import dispatch, image, ocr, tesseract
 from rag_platform.ingestion.parsers.assemble import assemble
 from rag_platform.ingestion.parsers.base import Limits
 from rag_platform.ingestion.parsers.reading_order import Box, rows
@@ -55,20 +57,31 @@ def test_pages_are_read_whichever_way_up(turned: int) -> None:
     assert words(reading.text) == words(" ".join(SENTENCES))
     assert reading.rotation == turned
     assert reading.confidence > 0.9
-    assert reading.complete
+
+
+@pytest.mark.parametrize("missing", ["rapidocr", "onnxruntime", "cv2"])
+def test_a_missing_engine_is_no_fault_of_the_document(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image, a scanned PDF and a mail with an image all end with the same ConfigurationError, which says
+    what to install; none becomes a dead letter, none loses its scans silently."""
+    for name in [n for n in sys.modules if n == missing or n.startswith(f"{missing}.") or n.startswith("rapidocr.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setattr(ocr, "_engine", functools.cache(ocr._engine.__wrapped__))
+    png = encoded(page(size=(480, 480)), "PNG")
+    scan = io.BytesIO()
+    page().save(scan, "PDF")
+    letter = EmailMessage()
+    letter["Subject"] = "a scan"
+    letter.set_content("Please find the scan attached.")
+    letter.add_attachment(png, maintype="image", subtype="png", filename="scan.png")
+    for data, suffix in ((png, ".png"), (scan.getvalue(), ".pdf"), (letter.as_bytes(), ".eml")):
+        with pytest.raises(ConfigurationError, match=rf"\({missing}.*pip install rapidocr .*RAG_OCR=off"):
+            dispatch.parse_here(data, suffix, Limits())
 
 
 def test_an_empty_page_has_no_lines() -> None:
     """Nothing on the page gives nothing, not an error."""
     assert ocr.read_page(np.full((300, 300, 3), 255, np.uint8)) == ocr.PageReading([])
-
-
-def test_the_deadline_stops_reading() -> None:
-    """Past the deadline no further line is read and the reading says that it is incomplete."""
-    pixels = np.ascontiguousarray(np.asarray(page())[:, :, ::-1])
-    reading = ocr.read_page(pixels, deadline=time.process_time())
-    assert not reading.complete
-    assert reading.lines == []
 
 
 def test_tools_are_versions_without_heavy_imports() -> None:

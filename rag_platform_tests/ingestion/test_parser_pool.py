@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -94,6 +96,45 @@ def test_a_sleeping_parser_is_ended_by_the_clock() -> None:
         with pytest.raises(LimitExceeded, match="more than 1 s"):
             ask(own, "sleep")
         assert ask(own, "echo next") == "next"
+
+
+@pytest.mark.parametrize(
+    ("clock", "limits"),
+    [("cpu", Limits(cpu_s=1, wall_s=60, ocr_page_s=2)), ("wall", Limits(cpu_s=9, wall_s=1, ocr_page_s=5))],
+)
+def test_pages_read_by_ocr_earn_time(clock: str, limits: Limits) -> None:
+    """Five pages of one second each are read to their end although the document alone has one second:
+    how much of a scan is read does not depend on the speed of the machine."""
+    with ParserPool(limits, 1, extra_parsers=EXTRA) as own:
+        assert ask(own, f"scan 5 {clock} 1.0") == "5 pages"
+
+
+@pytest.mark.parametrize(
+    ("order", "limits", "says"),
+    [
+        ("scan 1 wall 600", Limits(wall_s=1, ocr_page_s=1), r"1 s and 1 s for each of the pages .* \(1\)"),
+        ("scan 1 cpu 600", Limits(cpu_s=1, ocr_page_s=1), r"1 s of CPU time and 1 s for each .* \(1\)"),
+        ("scan 100000 wall 0.05", Limits(wall_s=1, ocr_page_s=1, ocr_max_pages=2), r"\(2\)"),
+    ],
+)
+def test_earned_time_is_bounded(order: str, limits: Limits, says: str) -> None:
+    """A page that stalls dies, and pages beyond ``ocr_max_pages`` earn nothing; the error names the
+    setting to raise, and the next document has the usual time."""
+    with ParserPool(limits, 1, extra_parsers=EXTRA) as own:
+        with pytest.raises(LimitExceeded, match=says) as caught:
+            ask(own, order)
+        assert "RAG_PARSE_OCR_PAGE_S" in str(caught.value)
+        with pytest.raises(LimitExceeded, match=r"more than 1 s.*raise RAG_PARSE_(CPU|WALL)_S$"):
+            ask(own, "spin" if "cpu" in order else "sleep")
+
+
+def test_time_left_over_by_pages_does_not_let_a_stall_last() -> None:
+    """A thousand quick pages leave no hours for the stall that follows."""
+    with ParserPool(Limits(wall_s=1, ocr_page_s=2, ocr_max_pages=5000), 1, extra_parsers=EXTRA) as own:
+        began = time.monotonic()
+        with pytest.raises(LimitExceeded, match=r"\(1000\)"):
+            ask(own, "scan 1000 wall 0\nsleep")
+        assert time.monotonic() - began < 60
 
 
 def test_a_worker_killed_from_outside_is_tried_once_more(pool: ParserPool, tmp_path: Path) -> None:
@@ -333,6 +374,35 @@ def test_a_closed_pool_says_so_and_leaves_no_folder() -> None:
     own.close()
 
 
+def test_scratch_lies_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``scratch`` given nothing is made in the system's temporary folder; the folder is made with its
+    parents, is the only one where a parser may write, is swept of what killed runs left, and ends empty."""
+    system, scratch = tmp_path / "system", tmp_path / "home" / "scratch"
+    system.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(system))
+    abandoned = scratch / "rag-parsers-abandoned"
+    abandoned.mkdir(parents=True)
+    (abandoned / "lock").touch()
+    (scratch / "notes.txt").touch()
+    with ParserPool(LIMITS, 1, scratch=scratch, extra_parsers=EXTRA) as own:
+        assert Path(ask(own, "litter rubbish")).is_relative_to(scratch)
+        assert not abandoned.exists()
+        if _has_landlock():
+            for outside in (scratch / "beside", tmp_path / "home" / "above", system / "escape"):
+                assert ask(own, f"write {outside}") == "PermissionError"
+    assert [p.name for p in scratch.iterdir()] == ["notes.txt"]
+    assert not list(system.iterdir())
+    with ParserPool(LIMITS, 1, scratch=tmp_path / "new" / "scratch", extra_parsers=EXTRA) as own:
+        assert ask(own, "echo x") == "x"
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with (
+        ParserPool(LIMITS, 1, scratch=blocked / "scratch", extra_parsers=EXTRA) as own,
+        pytest.raises(ConfigurationError, match="scratch"),
+    ):
+        ask(own, "echo x")
+
+
 def test_empty_bytes_are_an_empty_document(pool: ParserPool) -> None:
     """Nothing is started for nothing."""
     with pytest.raises(EmptyDocument):
@@ -342,6 +412,16 @@ def test_empty_bytes_are_an_empty_document(pool: ParserPool) -> None:
 def test_the_fingerprint_follows_what_alters_output() -> None:
     """OCR settings and size limits are part of it; time and memory limits are not."""
     base = parser_fingerprint(Limits())
-    assert base == parser_fingerprint(Limits(cpu_s=5, wall_s=7, memory_mb=512))
+    assert base == parser_fingerprint(Limits(cpu_s=5, wall_s=7, memory_mb=512, ocr_page_s=3))
     for changed in (Limits(ocr="off"), Limits(languages="deu"), Limits(max_pages=3), Limits(max_text_chars=9)):
         assert parser_fingerprint(changed) != base
+
+
+@pytest.mark.parametrize("package", ["rapidocr", "onnxruntime"])
+def test_the_fingerprint_follows_the_ocr_engine(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version of the engine or of its runtime is another pipeline, but only where OCR is on."""
+    version = importlib.metadata.version
+    on, off = parser_fingerprint(Limits()), parser_fingerprint(Limits(ocr="off"))
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1" if name == package else version(name))
+    assert parser_fingerprint(Limits()) != on
+    assert parser_fingerprint(Limits(ocr="off")) == off

@@ -243,7 +243,7 @@ def test_ocr_is_bounded_in_pages_and_can_be_off(monkeypatch: pytest.MonkeyPatch)
     off none is."""
     calls: list[int] = []
 
-    def fake(image: Any, languages: str, *, deadline: float | None = None) -> ocr.PageReading:
+    def fake(image: Any, languages: str) -> ocr.PageReading:
         calls.append(1)
         return ocr.PageReading([Line("seen by the engine", 0, 100, 50, 20)], 0.99)
 

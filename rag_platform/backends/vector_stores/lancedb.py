@@ -190,7 +190,7 @@ class LanceVectorStore:
             try:
                 table = lancedb.connect(self._url).open_table(index)
             except ValueError as e:
-                raise KeyError(index) from e
+                raise self._not_open(index, e) from e
             reader = table.search().select(list(columns)).to_batches(4096)
         return self._batches(reader)
 
@@ -281,9 +281,13 @@ class LanceVectorStore:
         try:
             return await connection.open_table(index)
         except ValueError as e:
-            if "was not found" in str(e):
-                raise KeyError(index) from e
-            raise DependencyError(NAME, f"cannot open the index {index!r}") from e
+            raise self._not_open(index, e) from e
+
+    @staticmethod
+    def _not_open(index: str, error: ValueError) -> Exception:
+        if "was not found" in str(error):
+            return KeyError(index)
+        return DependencyError(NAME, f"cannot open the index {index!r}")
 
     @contextlib.asynccontextmanager
     async def _writing(self, index: str) -> Any:

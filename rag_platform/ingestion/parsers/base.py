@@ -25,6 +25,9 @@ class Limits:
     max_pages: int = 5000
     ocr: str = "auto"
     ocr_max_pages: int = 200
+    ocr_page_s: int = 60
+    """CPU and wall seconds that each page read by OCR adds to ``cpu_s`` and ``wall_s``: how much of a scan
+    is read must not depend on how fast the machine is."""
     languages: str = "eng"
     max_expanded_bytes: int = 1_000_000_000
     """Uncompressed bytes that one archive-like document (docx, xlsx, epub …) may hold."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from typing import Final
 
@@ -21,8 +22,6 @@ def parse(data: bytes, suffix: str, limits: Limits) -> RawDocument:
     Raises:
         DocumentError: damaged, too large, or what is inside cannot be read.
     """
-    import dataclasses
-
     most = min(_MAX_BYTES, limits.max_expanded_bytes)
     unpacker = zlib.decompressobj(wbits=31)
     try:

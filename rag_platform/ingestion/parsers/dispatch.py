@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from types import ModuleType
 
-from rag_platform.errors import ConfigurationError, CorruptDocument, DocumentError, LimitExceeded, RagError
+from rag_platform.errors import ConfigurationError, CorruptDocument, LimitExceeded, RagError
 from rag_platform.ingestion.parsers.assemble import assemble
 from rag_platform.ingestion.parsers.base import Limits, RawDocument
 from rag_platform.ingestion.parsers.formats import PACKAGE, by_suffix
@@ -64,11 +64,9 @@ def read_nested(data: bytes, name: str, limits: Limits) -> RawDocument:
 
     Raises:
         DocumentError: it cannot be read, or lies too deep.
+        ConfigurationError: its parser, or OCR, cannot be loaded.
     """
     if limits.max_attachment_depth <= 0:
         raise LimitExceeded("lies too many documents deep")
     suffix = decide(data, name, limits)
-    try:
-        return read(load(suffix), data, suffix, limits)
-    except ConfigurationError as e:
-        raise DocumentError(str(e)) from e
+    return read(load(suffix), data, suffix, limits)

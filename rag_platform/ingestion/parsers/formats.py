@@ -58,11 +58,10 @@ def by_suffix() -> Mapping[str, ParserModule]:
 
 @functools.cache
 def native_tools() -> tuple[str, ...]:
-    """Return the programs that parsers would use here: part of what a parse depends on."""
-    from rag_platform.ingestion.parsers import libreoffice, tesseract
+    """Return the programs that parsers would use here besides OCR: part of what a parse depends on."""
+    from rag_platform.ingestion.parsers import libreoffice
 
-    found = {"libreoffice": libreoffice.find(), "tesseract": tesseract.find()}
-    return tuple(name for name, path in found.items() if path)
+    return ("libreoffice",) if libreoffice.find() else ()
 
 
 def suffix_of(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 import warnings
 from typing import Any, Final
 
@@ -16,11 +15,10 @@ from rag_platform.ingestion.parsers.base import Limits, RawDocument
 from rag_platform.ingestion.parsers.page_layout import Line
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
-VERSION: Final = 1
+VERSION: Final = 2
 
 _MAX_PIXELS: Final = 100_000_000
 """Above this an image is refused before it is decoded: it would take 300 MB."""
-_TIME_SHARE: Final = 0.7
 
 
 def parse(data: bytes, suffix: str, limits: Limits) -> RawDocument:
@@ -30,11 +28,10 @@ def parse(data: bytes, suffix: str, limits: Limits) -> RawDocument:
         UnsupportedFormat: OCR is off.
         CorruptDocument: it cannot be decoded.
         LimitExceeded: too many pixels or pages.
+        ConfigurationError: OCR is on and not installed.
     """
     if limits.ocr == "off":
         raise UnsupportedFormat("an image, and OCR is off", cure="set RAG_OCR=auto")
-    deadline = time.process_time() + _TIME_SHARE * limits.cpu_s
-    wall_deadline = time.monotonic() + _TIME_SHARE * limits.wall_s
     notes: list[str] = []
     pages: list[tuple[int, list[Line]]] = []
     with warnings.catch_warnings():
@@ -49,15 +46,10 @@ def parse(data: bytes, suffix: str, limits: Limits) -> RawDocument:
                     f"pages from {number} on were not read: at most {limits.ocr_max_pages} pages are read by OCR"
                 )
                 break
-            if number > 1 and (time.process_time() > deadline or time.monotonic() > wall_deadline):
-                notes.append(f"pages from {number} on were not read: no time was left")
-                break
             pixels = _pixels(image, number, notes)
             if pixels is None:
                 continue
-            seen = ocr.read_page(pixels, limits.languages, deadline=deadline)
-            if not seen.complete:
-                notes.append(f"page {number} was not read to its end: no time was left")
+            seen = ocr.read_page(pixels, limits.languages)
             if seen.lines:
                 pages.append((number, seen.lines))
         mime = PIL.Image.MIME.get(image.format or "", "image/unknown")

@@ -73,9 +73,26 @@ def enter(memory_mb: int, scratch: Path) -> None:
 def allow_cpu(seconds: int) -> None:
     """Let this process use ``seconds`` more of CPU time; the kernel ends it (SIGXCPU) after that. Also
     what each program that it starts may use."""
+    _set_cpu_limit(_cpu_used() + seconds)
+
+
+def extend_cpu(seconds: int, at_most: int) -> None:
+    """Let this process use ``seconds`` of CPU time more than it might so far, and ``at_most`` from now on."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_CPU)
+    if soft != resource.RLIM_INFINITY:
+        _set_cpu_limit(min(soft + seconds, _cpu_used() + at_most))
+
+
+def _cpu_used() -> int:
+    """Return the CPU seconds used, rounded up."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
+    return int(usage.ru_utime + usage.ru_stime) + 1
+
+
+def _set_cpu_limit(soft: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    soft = int(usage.ru_utime + usage.ru_stime) + seconds + 1
+    if hard != resource.RLIM_INFINITY:
+        soft = min(soft, hard)
     # No handler: Python would run it only between byte codes, and a hang is most often inside a library.
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
 

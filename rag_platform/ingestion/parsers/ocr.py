@@ -12,14 +12,13 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import resource
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rag_platform.errors import LimitExceeded
-from rag_platform.ingestion.parsers import tesseract
+from rag_platform.errors import ConfigurationError, LimitExceeded
+from rag_platform.ingestion.parsers import progress, tesseract
 from rag_platform.ingestion.parsers.page_layout import Line
 from rag_platform.ingestion.parsers.reading_order import Box, rows
 
@@ -29,11 +28,12 @@ if TYPE_CHECKING:
 
     Image = NDArray[np.uint8]
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_PIXELS: Final = 4_200_000
 """Rendered pages are kept below this: A4 at 200 dpi is 3.9 million."""
 DPI: Final = 200
 
+_INSTALL: Final = "pip install rapidocr onnxruntime opencv-python-headless, or set RAG_OCR=off"
 _DETECTION_SIDE: Final = 1280
 _MIN_CONFIDENCE: Final = 0.5
 _SURE: Final = 0.85
@@ -101,13 +101,11 @@ class PageReading:
         lines: in reading order; coordinates are pixels of the upright page.
         confidence: mean over characters, 0 to 1; 0 for an empty page.
         rotation: degrees by which the image was turned counter-clockwise to be upright.
-        complete: False when the deadline came first.
     """
 
     lines: list[Line]
     confidence: float = 0.0
     rotation: int = 0
-    complete: bool = True
 
     @property
     def text(self) -> str:
@@ -127,34 +125,33 @@ def tools() -> dict[str, str]:
     return found
 
 
-def read_page(image: Image, languages: str = "eng", *, deadline: float | None = None) -> PageReading:
+def read_page(image: Image, languages: str = "eng") -> PageReading:
     """Read one page, whichever way up it is.
 
     Args:
         image: uint8, shape (height, width, 3), BGR.
         languages: tesseract's names joined by ``+``.
-        deadline: ``time.process_time()`` after which no further line is read.
 
     Raises:
+        ConfigurationError: the OCR engine is not installed, or not completely.
         LimitExceeded: not enough memory for the models.
     """
+    progress.ocr_page()
     wanted = [x for x in languages.split("+") if x]
     if any(x not in _RAPIDOCR_LANGUAGES for x in wanted) and tesseract.has(wanted):
         read = tesseract.read(image, wanted)
         if read is not None:
             return _reading(*read)
     try:
-        return _read_rapidocr(image, deadline)
+        return _read_rapidocr(image)
     except MemoryError as e:
         raise LimitExceeded("not enough memory for OCR", cure="raise RAG_PARSE_MEMORY_MB to 2048 or more") from e
 
 
-def _reading(
-    boxes: Sequence[Box], texts: Sequence[str], scores: Sequence[float], rotation: int = 0, complete: bool = True
-) -> PageReading:
+def _reading(boxes: Sequence[Box], texts: Sequence[str], scores: Sequence[float], rotation: int = 0) -> PageReading:
     kept = [(b, t, s) for b, t, s in zip(boxes, texts, scores, strict=True) if t.strip() and s >= _MIN_CONFIDENCE]
     if not kept:
-        return PageReading([], rotation=rotation, complete=complete)
+        return PageReading([], rotation=rotation)
     lines = []
     heights = sorted(b.bottom - b.top for b, _, _ in kept)
     height = heights[len(heights) // 2]  # one size for the page: box heights are too noisy to find headings by
@@ -172,7 +169,7 @@ def _reading(
         )
     chars = sum(len(t) for _, t, _ in kept)
     confidence = sum(s * len(t) for _, t, s in kept) / chars
-    return PageReading(lines, confidence, rotation, complete)
+    return PageReading(lines, confidence, rotation)
 
 
 # ── rapidocr ───────────────────────────────────────────────────────────────────────────────────
@@ -180,9 +177,23 @@ def _reading(
 
 @functools.cache
 def _engine() -> Any:
-    """Build the engine once a process: one thread, bundled model files named so that nothing is
-    ever downloaded."""
+    """Build the engine once a process.
+
+    Raises:
+        ConfigurationError: a library or a model file is missing.
+    """
     _need_memory()
+    try:
+        return _build_engine()
+    except ImportError as e:
+        if any(mark in str(e) for mark in ("allocate memory", "failed to map segment")):
+            raise MemoryError("while the OCR engine was loaded") from e
+        missing = e.name or type(e).__name__
+        raise ConfigurationError(f"OCR cannot be loaded ({missing}): {_INSTALL}") from e
+
+
+def _build_engine() -> Any:
+    """One thread, bundled model files named so that nothing is ever downloaded."""
     import cv2
     import rapidocr
 
@@ -194,11 +205,18 @@ def _engine() -> Any:
         "Global.max_side_len": _DETECTION_SIDE,
         "EngineConfig.onnxruntime.intra_op_num_threads": 1,
         "EngineConfig.onnxruntime.inter_op_num_threads": 1,
-        "Det.model_path": str(next(models.glob("*_det_*.onnx"))),
-        "Rec.model_path": str(next(models.glob("*_rec_*.onnx"))),
+        "Det.model_path": _model(models, "*_det_*.onnx"),
+        "Rec.model_path": _model(models, "*_rec_*.onnx"),
         "Rec.rec_batch_num": 1,  # no padding to the widest line: 40 % less time, and less memory
     }
     return rapidocr.RapidOCR(params=params)
+
+
+def _model(folder: Path, pattern: str) -> str:
+    found = sorted(folder.glob(pattern))
+    if not found:
+        raise ConfigurationError(f"OCR has no model {pattern}: {_INSTALL}")
+    return str(found[0])
 
 
 def _need_memory() -> None:
@@ -214,7 +232,7 @@ def _need_memory() -> None:
         raise MemoryError("address space for the OCR engine")
 
 
-def _read_rapidocr(image: Image, deadline: float | None) -> PageReading:
+def _read_rapidocr(image: Image) -> PageReading:
     import numpy as np
 
     polygons = _detect(image)
@@ -223,10 +241,10 @@ def _read_rapidocr(image: Image, deadline: float | None) -> PageReading:
     if _mostly_tall(polygons):
         first = _rotation_of_sample(image, polygons)
         turned = np.ascontiguousarray(np.rot90(image, 1 if first else 3))
-        return _read_upright(turned, 90 if first else 270, deadline)
-    reading = _read_upright(image, 0, deadline, polygons)
+        return _read_upright(turned, 90 if first else 270)
+    reading = _read_upright(image, 0, polygons)
     if reading.confidence < _SURE and not _rotation_of_sample(image, polygons):
-        flipped = _read_upright(np.ascontiguousarray(np.rot90(image, 2)), 180, deadline)
+        flipped = _read_upright(np.ascontiguousarray(np.rot90(image, 2)), 180)
         if _mass(flipped) > _mass(reading):
             return flipped
     return reading
@@ -236,7 +254,7 @@ def _mass(reading: PageReading) -> float:
     return reading.confidence * len(reading.text)
 
 
-def _read_upright(image: Image, rotation: int, deadline: float | None, polygons: Any = None) -> PageReading:
+def _read_upright(image: Image, rotation: int, polygons: Any = None) -> PageReading:
     if polygons is None:
         polygons = _detect(image)
         if polygons is None:
@@ -244,14 +262,13 @@ def _read_upright(image: Image, rotation: int, deadline: float | None, polygons:
     texts: list[str] = []
     scores: list[float] = []
     for start in range(0, len(polygons), _BATCH):
-        if deadline is not None and time.process_time() > deadline:
-            break
         found, confidences = _recognise(_crops(image, polygons[start : start + _BATCH]))
         texts += found
         scores += confidences
-    done = polygons[: len(texts)]
-    boxes = [Box(float(p[:, 0].min()), float(p[:, 1].min()), float(p[:, 0].max()), float(p[:, 1].max())) for p in done]
-    return _reading(boxes, texts, scores, rotation, len(texts) == len(polygons))
+    boxes = [
+        Box(float(p[:, 0].min()), float(p[:, 1].min()), float(p[:, 0].max()), float(p[:, 1].max())) for p in polygons
+    ]
+    return _reading(boxes, texts, scores, rotation)
 
 
 def _detect(image: Image) -> Any:

@@ -4,28 +4,26 @@ rebuilt cross-reference table and pypdf for files that pdfium cannot read."""
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass, field
 from typing import Final
 
 import pypdfium2 as pdfium
 import pypdfium2.raw as pdfium_c
 
-from rag_platform.errors import CorruptDocument, EncryptedDocument, LimitExceeded, UnsupportedFormat
+from rag_platform.errors import ConfigurationError, CorruptDocument, EncryptedDocument, LimitExceeded, UnsupportedFormat
 from rag_platform.ingestion.parsers import ocr, page_layout, pdf_recovery, pdf_text, text_quality
 from rag_platform.ingestion.parsers.base import Block, Limits, RawDocument
 from rag_platform.ingestion.parsers.page_layout import Line
 from rag_platform.ingestion.parsers.plain_text import paragraphs
 
 SUFFIXES: Final = (".pdf",)
-VERSION: Final = 1
+VERSION: Final = 2
 
 _MIME: Final = "application/pdf"
 _FEW_LETTERS: Final = 50
 _SCAN_SHARE: Final = 0.4
 _FULL_PAGE_SHARE: Final = 0.8
 _TRUSTED_OCR: Final = 0.7
-_OCR_TIME_SHARE: Final = 0.7
 _STUB_CHARS: Final = 2500
 
 _XFA_STUB: Final = re.compile(r"please wait\b.{0,400}\b(?:adobe|pdf viewer|reader)\b", re.IGNORECASE | re.DOTALL)
@@ -46,27 +44,16 @@ class _Reading:
     unreadable: list[int] = field(default_factory=list)
     suspicious: list[int] = field(default_factory=list)
     unread_scans: list[int] = field(default_factory=list)
-    late_scans: list[int] = field(default_factory=list)
     failed_scans: list[int] = field(default_factory=list)
     refusal: LimitExceeded | None = None
     chars: int = 0
-    cpu_began: float = field(default_factory=time.process_time)
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def ocr_deadline(self) -> float:
-        return self.cpu_began + _OCR_TIME_SHARE * self.limits.cpu_s
-
-    def ocr_time_is_over(self) -> bool:
-        late = time.monotonic() - self.began > _OCR_TIME_SHARE * self.limits.wall_s
-        return late or time.process_time() > self.ocr_deadline
+    ocr_tried: int = 0
 
     def warnings(self) -> list[str]:
         notes = (
             ("could not be read", self.unreadable),
             ("text layer looks damaged", self.suspicious),
             (f"scans not read, at most {self.limits.ocr_max_pages} pages are", self.unread_scans),
-            ("scans not read to their end, no time was left (RAG_PARSE_CPU_S, RAG_PARSE_WALL_S)", self.late_scans),
             ("scans that the OCR engine failed on", self.failed_scans),
         )
         return [f"{what}: page {_ranges(pages)}" for what, pages in notes if pages]
@@ -80,6 +67,7 @@ def parse(data: bytes, suffix: str, limits: Limits) -> RawDocument:
         UnsupportedFormat: a dynamic XFA form, which holds no pages.
         CorruptDocument: no engine reads it.
         LimitExceeded: more than ``limits.max_pages`` pages or ``limits.max_text_chars`` characters.
+        ConfigurationError: a page needs OCR, which is on and not installed.
     """
     warnings: list[str] = []
     document = _open(data, warnings)
@@ -155,11 +143,10 @@ def _read_page(page: pdfium.PdfPage, number: int, reading: _Reading) -> list[Lin
     text = "\n".join(x.text for x in lines)
     quality = text_quality.judge(text)
     if _wants_ocr(page, text, quality):
-        if reading.limits.ocr == "off" or len(reading.ocr_pages) >= reading.limits.ocr_max_pages:
+        if reading.limits.ocr == "off" or reading.ocr_tried >= reading.limits.ocr_max_pages:
             reading.unread_scans.append(number)
-        elif reading.ocr_time_is_over():
-            reading.late_scans.append(number)
         else:
+            reading.ocr_tried += 1
             seen = _by_ocr(page, number, reading, lines, quality)
             if seen is not None:
                 return seen
@@ -185,7 +172,9 @@ def _by_ocr(
     """Return the lines seen on the page, or None when the text layer is the better reading."""
     image = pdf_text.render(page, ocr.DPI / 72, ocr.MAX_PIXELS)
     try:
-        seen = ocr.read_page(image, reading.limits.languages, deadline=reading.ocr_deadline)
+        seen = ocr.read_page(image, reading.limits.languages)
+    except ConfigurationError:
+        raise
     except LimitExceeded as e:  # one page's scan shall not cost the text of the others
         reading.refusal = e
         reading.failed_scans.append(number)
@@ -193,8 +182,6 @@ def _by_ocr(
     except Exception:  # whatever a model runtime raises on one image
         reading.failed_scans.append(number)
         return None
-    if not seen.complete:
-        reading.late_scans.append(number)
     had = text_quality.letter_count("\n".join(x.text for x in lines))
     has = text_quality.letter_count(seen.text)
     if has == 0 or (had and (seen.confidence < _TRUSTED_OCR or has < 0.5 * had)):

@@ -44,12 +44,12 @@ def rebuild(data: bytes) -> bytes | None:
 
 
 def read_with_pypdf(data: bytes, limits: Limits) -> list[str] | None:
-    """Return the text of each page as pypdf reads it, or None when it cannot. Stops after two fifths of
-    the CPU time that the document may use.
+    """Return the text of each page as pypdf reads it, or None when it cannot, or has found no text in two
+    fifths of the CPU time that the document may use.
 
     Raises:
         EncryptedDocument: it needs a password.
-        LimitExceeded: too many pages.
+        LimitExceeded: too many pages, or that time did not suffice for all of them.
     """
     if len(data) > _PYPDF_MAX_BYTES:
         return None
@@ -70,7 +70,9 @@ def read_with_pypdf(data: bytes, limits: Limits) -> list[str] | None:
             raise LimitExceeded(f"has {count} pages; the limit is {limits.max_pages}")
         for page in reader.pages:
             if time.process_time() > until:
-                break
+                if any(t.strip() for t in texts):  # part of a document is not the document
+                    raise LimitExceeded("is damaged and too long to be recovered", cure="raise RAG_PARSE_CPU_S")
+                return None
             texts.append(_page_text(page))
     except (EncryptedDocument, LimitExceeded, MemoryError):
         raise

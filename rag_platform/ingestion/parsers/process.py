@@ -63,6 +63,7 @@ class ParserProcess:
         self.documents = 0
         self.rss_mb = 0
         self._limits = limits
+        self._pages = 0
         ours, theirs = socket.socketpair()
         self._socket = ours
         ours.settimeout(START_S)
@@ -127,6 +128,7 @@ class ParserProcess:
         self.documents += 1
         limits = self._limits
         started = False
+        self._pages = 0
         try:
             deadline = time.monotonic() + START_S + limits.wall_s
             request = {"name": name, "limits": dataclasses.asdict(limits)}
@@ -134,12 +136,12 @@ class ParserProcess:
             message, body = self._receive(time.monotonic() + START_S)
             if message["status"] == "started":
                 started = True
-                message, body = self._receive(time.monotonic() + limits.wall_s)
+                message, body = self._result()
         except TimeoutError as e:
             self.kill()
             if not started:
                 raise DependencyTimeout("parser process", f"no parser loaded within {START_S:.0f} s") from e
-            raise LimitExceeded(f"needed more than {limits.wall_s} s") from e
+            raise self._too_slow(limits.wall_s, "s", "RAG_PARSE_WALL_S") from e
         except (EOFError, ConnectionError) as e:
             raise self._why_dead(self._exit_code()) from e
         except (ValueError, KeyError, OSError) as e:
@@ -174,7 +176,7 @@ class ParserProcess:
     def _why_dead(self, code: int) -> Exception:
         signum = -code if code < 0 else code - SIGNAL_BASE
         if signum == signal.SIGXCPU:
-            return LimitExceeded(f"needed more than {self._limits.cpu_s} s of CPU time")
+            return self._too_slow(self._limits.cpu_s, "s of CPU time", "RAG_PARSE_CPU_S")
         if signum == signal.SIGKILL:
             return ProcessKilled()
         if signum == signal.SIGXFSZ:
@@ -184,6 +186,28 @@ class ParserProcess:
         except ValueError:
             reason = f"exit code {code}"
         return CorruptDocument(f"its parser crashed ({reason})")
+
+    def _too_slow(self, seconds: int, unit: str, setting: str) -> LimitExceeded:
+        if self._pages == 0:
+            return LimitExceeded(f"needed more than {seconds} {unit}", cure=f"raise {setting}")
+        each = f"and {self._limits.ocr_page_s} s for each of the pages read by OCR ({self._pages})"
+        return LimitExceeded(
+            f"needed more than {seconds} {unit} {each}", cure=f"raise RAG_PARSE_OCR_PAGE_S or {setting}"
+        )
+
+    def _result(self) -> tuple[dict[str, Any], bytes]:
+        """Wait for the answer. Each page that is read by OCR puts the deadline off, at most
+        ``ocr_max_pages`` times; what pages left over is kept, but a stall never lasts longer than
+        ``wall_s + ocr_page_s``."""
+        limits = self._limits
+        deadline = time.monotonic() + limits.wall_s
+        while True:
+            message, body = self._receive(deadline)
+            if message["status"] != "page":
+                return message, body
+            if self._pages < limits.ocr_max_pages:
+                self._pages += 1
+                deadline = min(deadline, time.monotonic() + limits.wall_s) + limits.ocr_page_s
 
     def _send(self, pieces: list[bytes], deadline: float) -> None:
         for piece in pieces:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from rag_platform.errors import CorruptDocument, EmptyDocument, EncryptedDocument, UnsupportedFormat
+from rag_platform.errors import CorruptDocument, EmptyDocument, UnsupportedFormat
 from rag_platform.ingestion.parsers.base import Limits
 from rag_platform.ingestion.parsers.encoding import is_text
 from rag_platform.ingestion.parsers.formats import by_suffix, suffix_of
@@ -176,8 +176,3 @@ def _text_kind(data: bytes, suffix: str) -> str:
     if suffix in ("", ".txt") or known is None:
         return ".eml" if suffix == "" and _MAIL.match(data) else ".txt"
     return suffix
-
-
-def refuse_encrypted(what: str) -> EncryptedDocument:
-    """The error for a document that needs a password."""
-    return EncryptedDocument(f"{what} needs a password")

@@ -7,6 +7,7 @@ import functools
 import io
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 # Parser processes have an empty environment, so PATH cannot be asked.
 _PLACES: Final = os.pathsep.join(("/usr/local/bin", "/usr/bin", "/bin", "/opt/homebrew/bin", "/opt/local/bin"))
 _ENVIRONMENT: Final = {"OMP_THREAD_LIMIT": "1", "LC_ALL": "C", "PATH": _PLACES}
-_TIMEOUT_S: Final = 60
 
 
 @functools.cache
@@ -47,7 +47,8 @@ def has(languages: Sequence[str]) -> bool:
 
 
 def read(image: NDArray[np.uint8], languages: Sequence[str]) -> tuple[list[Box], list[str], list[float]] | None:
-    """Read one page into line boxes, texts and confidences (0 to 1).
+    """Read one page into line boxes, texts and confidences (0 to 1). Without a time limit of its own, or
+    the engine that reads a page would depend on the speed of the machine: the document's limits end it.
 
     Args:
         image: uint8, shape (height, width, 3), BGR.
@@ -65,9 +66,11 @@ def read(image: NDArray[np.uint8], languages: Sequence[str]) -> tuple[list[Box],
     mode = "1" if "osd" in _languages() else "3"
     command = [program, "stdin", "stdout", "-l", "+".join(languages), "--psm", mode, "tsv"]
     try:
-        done = subprocess.run(
-            command, input=png.tobytes(), env=_ENVIRONMENT, capture_output=True, timeout=_TIMEOUT_S, check=True
-        )
+        done = subprocess.run(command, input=png.tobytes(), env=_ENVIRONMENT, capture_output=True, check=True)
+    except subprocess.CalledProcessError as e:
+        if e.returncode == -signal.SIGXCPU:  # it inherits the limit of the document, which is used up then
+            signal.raise_signal(signal.SIGXCPU)
+        return None
     except (OSError, subprocess.SubprocessError):
         return None
     return _lines(done.stdout.decode("utf-8", "replace"))

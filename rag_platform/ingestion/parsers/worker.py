@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from rag_platform.errors import ConfigurationError, DocumentError, LimitExceeded
-from rag_platform.ingestion.parsers import frames, jail
+from rag_platform.ingestion.parsers import frames, jail, progress
 from rag_platform.ingestion.parsers.base import Limits
 from rag_platform.ingestion.parsers.dispatch import load, parse_here
 from rag_platform.ingestion.parsers.formats import suffix_of
@@ -59,6 +59,7 @@ def _answer(connection: int, message: dict[str, Any], data: bytes, extra: dict[s
         load(suffix, extra)
         jail.allow_cpu(limits.cpu_s)
         _send(connection, frames.pack({"status": "started"}))
+        progress.listen(_Clock(connection, limits).page)
         document = parse_here(data, suffix, limits, extra)
         return frames.document_frame(document, rss_mb=jail.resident_mb(), cpu_s=time.process_time() - began)
     except DocumentError as e:
@@ -67,6 +68,21 @@ def _answer(connection: int, message: dict[str, Any], data: bytes, extra: dict[s
         return frames.pack({"status": "misconfigured", "message": str(e)})
     except MemoryError:
         return frames.error_frame(LimitExceeded(f"needed more than {limits.memory_mb} MB of memory"), rss_mb=1 << 30)
+
+
+class _Clock:
+    """Gives the document more time for each page that is read by OCR, here and in the parent."""
+
+    def __init__(self, connection: int, limits: Limits) -> None:
+        self._connection, self._limits = connection, limits
+        self._pages = 0
+
+    def page(self) -> None:
+        limits = self._limits
+        self._pages += 1
+        if self._pages <= limits.ocr_max_pages:
+            jail.extend_cpu(limits.ocr_page_s, limits.cpu_s + limits.ocr_page_s)
+            _send(self._connection, frames.pack({"status": "page"}))
 
 
 def _take(connection: int, size: int) -> bytes:

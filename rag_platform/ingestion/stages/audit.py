@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from rag_platform import identity
+from rag_platform import identity, telemetry
 from rag_platform.ingestion.stages.backlog import backlog
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.documents import IndexEntry
@@ -106,15 +106,24 @@ def audit_index(bench: Workbench, *, force: bool = False) -> IndexAudit:
 
 
 def repair(bench: Workbench, documents: Collection[str]) -> None:
-    """Mark documents dirty, so that the next pass writes them again."""
-    bench.ledger.documents.mark_dirty_ids(bench.release.release_id, documents)
+    """Mark documents dirty, so that the next pass writes or removes them again; chunks of documents that
+    the ledger has no entry of are removed at once: no pass would ever look at them."""
+    release = bench.release
+    with bench.ledger.database.locks(f"index-{b}" for b in bench.bucket_names):
+        known = bench.ledger.documents.entries(release.release_id)
+        strangers = sorted(d for d in set(documents) if d not in known)
+        if strangers:
+            with telemetry.effect("store:delete"):
+                bench.run(bench.store.delete(release.index_name, strangers))
+        bench.ledger.documents.mark_dirty_ids(release.release_id, documents)
 
 
 def finish(bench: Workbench) -> str | None:
     """Promote this pipeline's release when it may serve, and drop releases that nothing needs.
 
     The first release serves at once, there is nothing better. A later one serves when every live
-    document is indexed in it or is a dead letter; until then the old one goes on answering.
+    document is indexed in it or is a dead letter, and its index was found to hold just that; until then
+    the old one goes on answering.
 
     Returns:
         The id of the release that serves.
@@ -124,14 +133,19 @@ def finish(bench: Workbench) -> str | None:
     release = bench.release
     if serving is None or serving.release_id != release.release_id:
         state = conservation(bench, bench.bucket_names)
-        if serving is None or (state.in_flight == 0 and state.received > 0):
-            bench.run(bench.store.ensure(release.index_name, bench.pipeline.embedder.dimensions))
+        complete = state.in_flight == 0 and state.received > 0
+        if serving is None or (complete and not audit_index(bench).wrong):
+            with telemetry.effect("store:ensure"):
+                bench.run(bench.store.ensure(release.index_name, bench.pipeline.embedder.dimensions))
             releases.promote(release.release_id)
     retired = sorted(
         (r for r in releases.all() if r.state == "retired"), key=lambda r: r.promoted_at or 0.0, reverse=True
     )
     for old in retired[KEEP_RETIRED_RELEASES:]:
-        bench.run(bench.store.drop(old.index_name))
+        # Dirty first: should this die half-way and its pipeline come back, nothing is believed of it.
+        releases.reset_entries(old.release_id, bench.bucket_names)
+        with telemetry.effect("store:drop"):
+            bench.run(bench.store.drop(old.index_name))
         releases.forget(old.release_id)
     now = releases.serving()
     return None if now is None else now.release_id

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.documents import Document, IndexEntry
+from rag_platform.ledger.releases import release_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ def backlog(bench: Workbench, bucket: str) -> Backlog:
     """Compare the ledger's desired documents of a bucket with the entries of the release."""
     result = Backlog()
     pipeline = bench.pipeline
-    standings = bench.ledger.documents.standing(bench.release.release_id, bucket)
+    # By name: looking at the work must not create the release that would do it.
+    standings = bench.ledger.documents.standing(release_id(pipeline.fingerprint), bucket)
     blocking = bench.ledger.dead_letters.blocking(bucket)
     for standing in standings:
         document = standing.document

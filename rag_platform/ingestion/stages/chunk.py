@@ -68,7 +68,7 @@ def _chunk_bucket(bench: Workbench, bucket: str, run_id: str, report: StageRepor
         except DocumentError as e:
             return e
 
-    parsed = _parsed(bench, list(by_parse))
+    parsed = stored_documents(bench, list(by_parse))
     # Tokenizing releases the interpreter lock, so threads use the cores.
     with ThreadPoolExecutor(bench.settings.cores, thread_name_prefix="chunk") as pool:
         while window := list(itertools.islice(parsed, WINDOW)):
@@ -108,7 +108,7 @@ def _append(
         columns["text"].append(text)
 
 
-def _parsed(bench: Workbench, keys: list[str]) -> Iterator[tuple[str, ParsedDocument]]:
+def stored_documents(bench: Workbench, keys: list[str]) -> Iterator[tuple[str, ParsedDocument]]:
     """Stream parsed documents; a key that two segments hold comes once."""
     seen: set[str] = set()
     for table in bench.segments.read("parse", keys):

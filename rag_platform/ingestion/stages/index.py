@@ -116,7 +116,8 @@ def _keep(bench: Workbench, task: Task, served: Mapping[str, str], sets: Mapping
 def _apply(bench: Workbench, bucket: str, plan: _Plan, run_id: str, report: StageReport, done: int, total: int) -> int:
     release, documents, store = bench.release, bench.ledger.documents, bench.store
     dimensions = bench.pipeline.embedder.dimensions
-    bench.run(store.ensure(release.index_name, dimensions))
+    with telemetry.effect("store:ensure"):
+        bench.run(store.ensure(release.index_name, dimensions))
     if plan.removals:
         documents.mark_dirty_ids(release.release_id, plan.removals)
         with telemetry.effect("store:delete"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from functools import partial
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 
 from rag_platform import telemetry
-from rag_platform.errors import DocumentError
+from rag_platform.errors import DependencyError, DocumentError
 from rag_platform.ingestion.parse import ParserPool
 from rag_platform.ingestion.stages.backlog import Task, backlog
 from rag_platform.ingestion.stages.quarantine import quarantine, settle
@@ -33,7 +34,7 @@ def parse(bench: Workbench, buckets: Collection[str], *, run_id: str) -> StageRe
             settle(bench, bucket, backlog(bench, bucket))
         return report
     done = 0
-    with ParserPool(bench.parse_limits, bench.parse_workers) as pool:
+    with ParserPool(bench.parse_limits, bench.parse_workers, scratch=bench.scratch) as pool:
         for bucket in buckets:
             with bench.ledger.database.lock(f"parse-{bucket}"), report.timing(bucket):
                 settle(bench, bucket, backlog(bench, bucket))
@@ -74,7 +75,7 @@ def _parse_bucket(
         (
             key,
             PurePosixPath(task.document.uri).name,
-            lambda t=task: bench.objects.get(blob_key(t.document.content_hash)),
+            partial(_bytes, bench, task),
         )
         for key, task in jobs
     )
@@ -104,6 +105,14 @@ def _parse_bucket(
             flush()
     flush()
     return done
+
+
+def _bytes(bench: Workbench, task: Task) -> bytes:
+    try:
+        return bench.objects.get(blob_key(task.document.content_hash))
+    except KeyError as e:
+        message = f"the stored bytes of {task.document.uri!r} are missing: restore the object store"
+        raise DependencyError("object store", message, retryable=False) from e
 
 
 def _row(key: str, content_hash: str, document: ParsedDocument, seconds: float) -> dict[str, object]:

@@ -276,7 +276,7 @@ def _commit(
     for candidate, result in batch:
         known, item = candidate.known, candidate.item
         failed = isinstance(result, DocumentError)
-        content = UNREAD + identity.digest(item.change_token)[:32] if isinstance(result, DocumentError) else result
+        content = _unread(item) if isinstance(result, DocumentError) else result
         bucket = identity.bucket(candidate.document_id, digits)
         same_content = known is not None and known.live and known.content_hash == content
         if known is not None and same_content and known.metadata_hash == candidate.metadata_hash and not failed:
@@ -323,6 +323,13 @@ def _commit(
     report.dead_letters += letters
     for letter in letters:
         report.add(letter.bucket, dead_lettered=1)
+
+
+def _unread(item: SourceItem) -> str:
+    """Return the stand-in for the content hash of a file that could not be read. Where there is a modification
+    time it does not follow the change token, which may move without the bytes: the letter stays the same."""
+    state = item.change_token if item.modified_at is None else f"{item.size}:{item.modified_at}"
+    return UNREAD + identity.digest(state)[:32]
 
 
 def _batched(
