@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo up test lint format benchmark clean
+.PHONY: help install demo up test lint format lock clean
 
 help:
 	@echo "make demo    install, ingest this project's docs, ask three questions"
@@ -47,6 +47,11 @@ lint: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Resolve the dependencies of pyproject.toml anew; commit the result.
+lock: install
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-annotate --no-header \
+	  --output-file constraints.txt pyproject.toml
 
 clean:
 	rm -rf $(VENV) .rag build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

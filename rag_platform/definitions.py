@@ -9,7 +9,7 @@ from rag_platform.assets.parsed_documents import parsed_documents
 from rag_platform.assets.source_snapshots import source_snapshots, sources_fresh
 from rag_platform.assets.vector_index import vector_index
 from rag_platform.jobs import clean_up, ingest_sources, rebuild_vector_index, replay_dead_letters
-from rag_platform.resources import PlatformResource, SegmentIOManager, console_logger
+from rag_platform.resources import PlatformResource, SegmentIOManager
 from rag_platform.schedules import schedules
 from rag_platform.sensors import sensors
 
@@ -19,6 +19,5 @@ defs = dg.Definitions(
     jobs=[ingest_sources, replay_dead_letters, rebuild_vector_index, clean_up],
     schedules=schedules,
     sensors=sensors,
-    loggers={"console": console_logger},
     resources={"platform": PlatformResource(), "segments": SegmentIOManager()},
 )

@@ -1,6 +1,7 @@
 """source_snapshots: the documents of every source, as last seen, by content hash."""
 
 import time
+from datetime import timedelta
 
 import dagster as dg
 
@@ -10,6 +11,7 @@ from rag_platform.ingestion.stages.quarantine import release_due
 from rag_platform.ingestion.stages.snapshot import SourceOutcome, snapshot
 from rag_platform.partitions import document_buckets
 from rag_platform.resources import PlatformResource
+from rag_platform.settings import Settings
 
 
 class SnapshotConfig(dg.Config):
@@ -29,6 +31,8 @@ class SnapshotConfig(dg.Config):
     group_name=GROUP,
     owners=OWNERS,
     kinds={"filesystem", "s3"},
+    # On the scan, which every run does: a correct, idle corpus must not look stale.
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=Settings.from_env().freshness_hours)),
     check_specs=[
         dg.AssetCheckSpec(
             "mass_change_guard",

@@ -7,13 +7,14 @@ process is touched unless there is work for it.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Coroutine
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rag_platform import backends, identity
-from rag_platform.backends.embedders.base import Embedder
+from rag_platform.backends.embedders.base import Embedder, EmbedderSpec
 from rag_platform.backends.object_stores import open_object_store
 from rag_platform.backends.object_stores.base import ObjectStore
 from rag_platform.backends.vector_stores.base import VectorStore
@@ -89,6 +90,18 @@ class Workbench:
     def release(self) -> Release:
         """The release that this pipeline writes."""
         return self.ledger.releases.ensure(self.pipeline.fingerprint, self.pipeline.describe())
+
+    def of_release(self, release: Release) -> Workbench:
+        """Return a view of this bench whose pipeline is the one that made ``release``. It shares everything
+        that is open; only the original is closed."""
+        self._runner = self._runner or asyncio.Runner()
+        _ = self.segments, self.store  # opened here, so that the view does not open its own
+        view = copy.copy(self)
+        made_by = release.pipeline
+        view.__dict__["pipeline"] = PipelineSpec(
+            made_by["parser"], made_by["chunker"], EmbedderSpec(**made_by["embedder"])
+        )
+        return view
 
     @property
     def bucket_names(self) -> list[str]:

@@ -1,7 +1,6 @@
 """Dagster's thin view of the platform."""
 
-from rag_platform.resources.console_logger import console_logger
 from rag_platform.resources.platform import PlatformResource
 from rag_platform.resources.segment_io_manager import SegmentIOManager
 
-__all__ = ["PlatformResource", "SegmentIOManager", "console_logger"]
+__all__ = ["PlatformResource", "SegmentIOManager"]

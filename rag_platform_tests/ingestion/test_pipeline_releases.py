@@ -63,6 +63,31 @@ def test_a_new_pipeline_builds_beside_the_old_one(settings: Settings, tree: harn
         assert harness.identified(bench) == old
 
 
+def test_what_serves_is_kept_lawful_while_a_candidate_is_built(settings: Settings, tree: harness.Tree) -> None:
+    """Deletions and permissions reach the serving release at once, also when the run makes another release that
+    is not complete yet; new text waits for the promotion."""
+    one, two, three, four = tree_of(tree)
+    with Workbench(settings) as bench:
+        ingest(bench, [tree.spec(acl=("staff",))], "r1")
+        old = bench.release.release_id
+    tree.delete(two)
+    tree.write(one, "New text.")
+    spec = tree.spec(acl=("legal",))
+    with Workbench(replace(settings, chunk_tokens=40)) as bench:
+        ingest(bench, [spec], "r2", buckets=["4"])
+        serving = bench.ledger.releases.serving()
+        assert serving is not None and serving.release_id == old
+        rows = harness.index_rows(bench, "uri", "acl", "text")
+        assert {(r["uri"], *r["acl"]) for r in rows} == {(one, "legal"), (three, "staff"), (four, "staff")}
+        assert not any(r["text"] == "New text." for r in rows)
+        ingest(bench, [spec], "r3")
+        assert finish(bench) == bench.release.release_id != old
+        assert {(r["uri"], *r["acl"]) for r in harness.index_rows(bench, "uri", "acl")} == {
+            (one, "legal"), (three, "legal"), (four, "legal"),
+        }  # fmt: skip
+        harness.check_invariants(bench)
+
+
 def test_short_texts_are_not_embedded_again_by_a_new_chunker(settings: Settings, tree: harness.Tree) -> None:
     """A chunk whose text stays the same under new settings keeps its vector."""
     tree.become({"a.md": "Short one.", "b.md": "Short two."})

@@ -31,7 +31,9 @@ class Rag:
             check=False,
         )
         if code is not None:
-            assert result.returncode == code, f"exit {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+            assert result.returncode == code, (
+                f"exit {result.returncode}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+            )
         return result
 
     def json(self, *arguments: str, code: int | None = 0) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -30,7 +29,11 @@ def write(folder: Path, files: dict[str, str | bytes]) -> Path:
 def corpus(folder: Path, count: int = 12) -> Path:
     """Write a few small Markdown documents about different things."""
     return write(
-        folder, {f"guide/page-{n:02}.md": f"# Page {n}\n\nThe harbour crane number {n} lifts {n * 10} tons.\n" for n in range(count)}
+        folder,
+        {
+            f"guide/page-{n:02}.md": f"# Page {n}\n\nThe harbour crane number {n} lifts {n * 10} tons.\n"
+            for n in range(count)
+        },
     )
 
 
@@ -58,16 +61,32 @@ def test_a_folder_becomes_searchable_and_a_second_run_does_nothing(rag: Rag, tmp
     found = rag.json("retrieve", "crane number 7", "-k", "3")
     assert found["mode"] == "hybrid"
     assert found["results"][0]["uri"] == "guide/page-07.md"
-    assert {"chunk_id", "document_id", "uri", "title", "page", "start", "end", "score", "text"} <= set(found["results"][0])
+    assert {"chunk_id", "document_id", "uri", "title", "page", "start", "end", "score", "text"} <= set(
+        found["results"][0]
+    )
 
     questions = tmp_path / "questions.jsonl"
     questions.write_text("".join(json.dumps({"id": f"q{n}", "text": f"crane number {n}"}) + "\n" for n in (3, 9)))
     answers = rag.lines("retrieve", "--batch", str(questions), "-k", "1")
-    assert [(a["id"], a["results"][0]["uri"]) for a in answers] == [("q3", "guide/page-03.md"), ("q9", "guide/page-09.md")]
+    assert [(a["id"], a["results"][0]["uri"]) for a in answers] == [
+        ("q3", "guide/page-03.md"),
+        ("q9", "guide/page-09.md"),
+    ]
 
     dump = rag.lines("index", "dump", "--jsonl")
     assert {row["chunk_id"] for row in dump} >= {found["results"][0]["chunk_id"]}
-    keys = {"chunk_id", "document_id", "source", "uri", "version_id", "content_hash", "ordinal", "start", "end", "text_hash"}
+    keys = {
+        "chunk_id",
+        "document_id",
+        "source",
+        "uri",
+        "version_id",
+        "content_hash",
+        "ordinal",
+        "start",
+        "end",
+        "text_hash",
+    }
     assert len(dump) == 12 and all(set(row) == keys for row in dump)
 
 
@@ -77,7 +96,18 @@ def test_plan_says_what_ingest_then_does(rag: Rag, tmp_path: Path) -> None:
     planned = rag.json("plan", "--source", str(docs), "--name", "docs")
     assert rag.json("status")["documents"] == 0
     done = rag.json("ingest", "--source", str(docs), "--name", "docs")
-    same = ("added", "changed", "deleted", "unchanged", "parsed", "chunked", "embedded", "index_writes", "dead_lettered", "tokens")
+    same = (
+        "added",
+        "changed",
+        "deleted",
+        "unchanged",
+        "parsed",
+        "chunked",
+        "embedded",
+        "index_writes",
+        "dead_lettered",
+        "tokens",
+    )
     assert {k: planned[k] for k in same} == {k: done[k] for k in same}
 
 
@@ -98,7 +128,9 @@ def test_the_guard_stops_an_emptied_source_until_it_is_approved(rag: Rag, tmp_pa
 
 def test_dead_letters_are_listed_shown_discarded_and_replayed(rag: Rag, tmp_path: Path) -> None:
     """A share above the limit is exit code 3, and the good documents are indexed all the same."""
-    docs = write(tmp_path / "docs", {"good.md": "# Good\n\nA readable page.", "empty.txt": "", "bad.docx": b"PK\x03\x04 no zip"})
+    docs = write(
+        tmp_path / "docs", {"good.md": "# Good\n\nA readable page.", "empty.txt": "", "bad.docx": b"PK\x03\x04 no zip"}
+    )
     run = rag.json("ingest", "--source", str(docs), "--name", "docs", code=3)
     assert run["dead_lettered"] == 2
     letters = rag.json("dead-letters", "list")
@@ -199,4 +231,4 @@ def test_the_index_can_be_lost_and_rebuilt_without_embedding(rag: Rag, tmp_path:
     shutil.rmtree(rag.home / "index")
     assert rag.json("index", "rebuild")["chunks"] == 4
     assert sorted(rag("index", "dump").stdout.splitlines()) == before
-    assert os.listdir(rag.home / "index")
+    assert any((rag.home / "index").iterdir())

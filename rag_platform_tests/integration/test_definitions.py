@@ -45,9 +45,7 @@ def test_the_graph_is_what_it_was(definitions: dg.Definitions) -> None:
         for key in graph.get_all_asset_keys()
     }
     assert assets == EXPECTED_GRAPH
-    checks = {
-        (k.asset_key.to_user_string(), k.name, graph.get_check_spec(k).blocking) for k in graph.asset_check_keys
-    }
+    checks = {(k.asset_key.to_user_string(), k.name, graph.get_check_spec(k).blocking) for k in graph.asset_check_keys}
     assert checks == EXPECTED_CHECKS
     repository = definitions.get_repository_def()
     assert {j.name for j in repository.get_all_jobs() if not j.name.startswith("__")} == {

@@ -80,9 +80,7 @@ def test_move_takes_only_letters_in_the_given_states(ledger: Ledger) -> None:
     ],
 )
 @pytest.mark.parametrize("state", ["open", "replaying"])
-def test_settle(
-    ledger: Ledger, state: str, wanted: dict[str, str], indexed: set[str], resolution: str | None
-) -> None:
+def test_settle(ledger: Ledger, state: str, wanted: dict[str, str], indexed: set[str], resolution: str | None) -> None:
     """A letter is resolved when its version is served, is no longer wanted, or its document is gone."""
     letter = fail(ledger)
     if state == "replaying":

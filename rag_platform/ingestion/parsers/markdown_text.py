@@ -22,6 +22,8 @@ _FENCE: Final = re.compile(r"[ \t]{0,12}(`{3,}|~{3,})(.*)")
 _HEADING: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+|$)")
 _LIST_ITEM: Final = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])(?:[ \t]|$)")
 _KEY: Final = re.compile(r"(title|description)[ \t]*[:=][ \t]*(.*)", re.IGNORECASE)
+_MARKS: Final = frozenset("`~#=-*_+|:")
+"""Only a line that begins with one of these, or with a digit, can be more than text or a table's row."""
 _MAX_FRONT_MATTER_LINES: Final = 400
 
 
@@ -101,11 +103,14 @@ def without_comments(text: str) -> str:
     fence: tuple[str, int] | None = None
     inside = False
     for number, line in enumerate(lines):
-        if not inside and (fence is not None or _FENCE.match(line)):
+        if not inside and (fence is not None or (_may_fence(line) and _FENCE.match(line))):
             fence = next_fence(line, fence)
             kept.append(line)
         elif not inside and "<!--" not in line:
             kept.append(line)
+        elif inside and "-->" not in line:
+            if not line.strip():
+                kept.append("")
         else:
             out, inside = _without_comments_in(line, inside, number < last_close)
             if out.strip() or not line.strip():
@@ -139,9 +144,13 @@ def _without_comments_in(line: str, inside: bool, closed_later: bool) -> tuple[s
     return "".join(pieces), inside
 
 
+def _may_fence(line: str) -> bool:
+    return "```" in line or "~~~" in line
+
+
 def next_fence(line: str, fence: tuple[str, int] | None) -> tuple[str, int] | None:
     """Return the (character, length) of the code fence that is open after ``line``."""
-    match = _FENCE.match(line)
+    match = _FENCE.match(line) if _may_fence(line) else None
     if match is None:
         return fence
     char, length, info = match[1][0], len(match[1]), match[2]
@@ -184,6 +193,10 @@ class _Scanner:
             self.close()
             self._blank = True
             return
+        first = line.lstrip()[0]
+        if first not in _MARKS and not first.isdecimal():
+            self._plain(line)
+            return
         opened = next_fence(line, None)
         if opened is not None:
             self._start("code", line)
@@ -199,7 +212,7 @@ class _Scanner:
         elif _is_rule(line):
             self._start("other", line)
             self.close()
-        elif self._kind == "table" and self._lines and "|" in line:
+        elif self._continues_table(line):
             self._lines.append(line)
         elif self._delimits(line):
             header = self._lines.pop()
@@ -211,7 +224,11 @@ class _Scanner:
         elif _LIST_ITEM.match(line):
             self._start("list_item", line)
             self._in_list = True
-        elif self._lines and self._kind in ("text", "list_item", "code"):
+        else:
+            self._plain(line)
+
+    def _plain(self, line: str) -> None:
+        if self._continues_table(line) or (self._lines and self._kind in ("text", "list_item", "code")):
             self._lines.append(line)
         else:
             indented = line.startswith(("    ", "\t"))
@@ -235,6 +252,9 @@ class _Scanner:
             self.close()
         self._tight = not self._blank
         self._blank = False
+
+    def _continues_table(self, line: str) -> bool:
+        return self._kind == "table" and bool(self._lines) and "|" in line
 
     def _underlines(self, line: str) -> bool:
         """A setext underline below a one-line paragraph."""

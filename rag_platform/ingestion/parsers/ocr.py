@@ -33,6 +33,7 @@ MAX_PIXELS: Final = 4_200_000
 """Rendered pages are kept below this: A4 at 200 dpi is 3.9 million."""
 DPI: Final = 200
 
+_MORE_MEMORY: Final = "raise RAG_PARSE_MEMORY_MB to 2048 or more"
 _INSTALL: Final = "pip install rapidocr onnxruntime opencv-python-headless, or set RAG_OCR=off"
 _DETECTION_SIDE: Final = 1280
 _MIN_CONFIDENCE: Final = 0.5
@@ -145,7 +146,11 @@ def read_page(image: Image, languages: str = "eng") -> PageReading:
     try:
         return _read_rapidocr(image)
     except MemoryError as e:
-        raise LimitExceeded("not enough memory for OCR", cure="raise RAG_PARSE_MEMORY_MB to 2048 or more") from e
+        raise LimitExceeded("not enough memory for OCR", cure=_MORE_MEMORY) from e
+    except ImportError as e:  # also later than at the engine's building, which loads its runtime when it likes
+        if any(mark in str(e) for mark in ("allocate memory", "failed to map segment")):
+            raise LimitExceeded("not enough memory for OCR", cure=_MORE_MEMORY) from e
+        raise ConfigurationError(f"OCR cannot be loaded ({e.name or type(e).__name__}): {_INSTALL}") from e
 
 
 def _reading(boxes: Sequence[Box], texts: Sequence[str], scores: Sequence[float], rotation: int = 0) -> PageReading:
@@ -177,23 +182,9 @@ def _reading(boxes: Sequence[Box], texts: Sequence[str], scores: Sequence[float]
 
 @functools.cache
 def _engine() -> Any:
-    """Build the engine once a process.
-
-    Raises:
-        ConfigurationError: a library or a model file is missing.
-    """
+    """Build the engine once a process: one thread, bundled model files named so that nothing is
+    ever downloaded."""
     _need_memory()
-    try:
-        return _build_engine()
-    except ImportError as e:
-        if any(mark in str(e) for mark in ("allocate memory", "failed to map segment")):
-            raise MemoryError("while the OCR engine was loaded") from e
-        missing = e.name or type(e).__name__
-        raise ConfigurationError(f"OCR cannot be loaded ({missing}): {_INSTALL}") from e
-
-
-def _build_engine() -> Any:
-    """One thread, bundled model files named so that nothing is ever downloaded."""
     import cv2
     import rapidocr
 

@@ -43,27 +43,34 @@ def index(bench: Workbench, buckets: Collection[str], *, run_id: str) -> StageRe
     """Bring the index of this pipeline's release up to the ledger for these buckets.
 
     Writes documents whose vectors are complete, removes deleted ones, and keeps what is served of a
-    document whose new version is not ready — with its new permissions.
+    document whose new version is not ready — with its new permissions. While this release is a candidate
+    the serving one loses deleted documents and gets new permissions as well.
 
     Raises:
         DependencyError: the vector store failed; unfinished documents stay dirty and are redone.
     """
     report = StageReport("index")
+    idle = _bring_up(bench, buckets, run_id, report)
+    for bucket in buckets:
+        settle(bench, bucket, idle[bucket] if bucket in idle else backlog(bench, bucket))
+    serving = bench.ledger.releases.serving()
+    if serving is not None and serving.fingerprint != bench.pipeline.fingerprint:
+        _bring_up(bench.of_release(serving), buckets, run_id, StageReport("index"))
+    return report
+
+
+def _bring_up(bench: Workbench, buckets: Collection[str], run_id: str, report: StageReport) -> Mapping[str, Backlog]:
+    """Bring the release's index up to the ledger; return the standing of the buckets without work."""
     plans = {bucket: _plan(bench, bucket) for bucket in buckets}
     total = sum(len(p.writes) + len(p.removals) for p in plans.values())
     done = 0
-    for bucket in buckets:
-        if plans[bucket].empty:
-            settle(bench, bucket, plans[bucket].standing)
-            continue
+    for bucket in (b for b in buckets if not plans[b].empty):
         with bench.ledger.database.lock(f"index-{bucket}"), report.timing(bucket):
-            plan = _plan(bench, bucket)
-            done = _apply(bench, bucket, plan, run_id, report, done, total)
-            settle(bench, bucket, backlog(bench, bucket))
+            done = _apply(bench, bucket, _plan(bench, bucket), run_id, report, done, total)
     if total:
         with telemetry.effect("store:maintain"):
             bench.run(bench.store.maintain(bench.release.index_name))
-    return report
+    return {bucket: plan.standing for bucket, plan in plans.items() if plan.empty}
 
 
 @dataclass(slots=True)

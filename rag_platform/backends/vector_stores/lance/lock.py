@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from rag_platform.errors import LockTimeout
+from rag_platform.errors import DependencyError, LockTimeout
 
 
 @contextlib.asynccontextmanager
@@ -25,14 +25,18 @@ async def writer_lock(folder: Path | None, index: str, timeout_s: float) -> Asyn
 
     Raises:
         LockTimeout: another writer held it for ``timeout_s`` seconds.
+        DependencyError: the folder cannot be written.
     """
     if folder is None:
         yield
         return
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / f".{index}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / f".{index}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as e:
+        raise DependencyError("vector_store:lancedb", f"cannot lock its folder: {e.strerror}") from e
     try:
         deadline = time.monotonic() + timeout_s
         while True:
