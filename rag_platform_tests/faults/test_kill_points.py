@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,16 @@ ONE, TWO, THREE = harness.uris_in("5", 3)
 FOUR, FIVE, SIX = harness.uris_in("e", 3)
 SECTIONS = "\n\n".join(f"## Part {n}\n\n" + f"Words about subject {n}. " * 30 for n in range(4))
 
-FIRST: dict[str, str] = {ONE: SECTIONS, TWO: "The second.", FOUR: "The fourth.", FIVE: "The second."}
-UPDATED = {ONE: SECTIONS.replace("subject 2", "matter 2"), THREE: "The fourth.", FIVE: "The second.", SIX: "Brand new."}
+FIRST: dict[str, str] = {ONE: SECTIONS, TWO: "The second.", FOUR: "The fourth.", FIVE: "The second.\n"}
+"""Two and five share a text but not their bytes: two fetchers that store the same bytes at once would make the
+number of effects a matter of chance."""
+
+UPDATED = {
+    ONE: SECTIONS.replace("subject 2", "matter 2"),
+    THREE: "The fourth.",
+    FIVE: "The second.\n",
+    SIX: "Brand new.",
+}
 """One changed, two deleted, four renamed to three, six new; all under another ACL."""
 POISONED = FIRST | {TWO: "", SIX: " \n"}
 """Two served before and now unreadable (parse), six never readable (chunk)."""
@@ -37,6 +47,15 @@ def runner() -> Iterator[CrashRunner]:
 
 def _texts(answer: dict[str, Any]) -> set[str]:
     return {row[-1] for row in answer["state"]["rows"]}
+
+
+def _embedded_texts(home: Path) -> int:
+    """Count the committed vectors of a home, without opening (and so migrating) its ledger."""
+    with contextlib.closing(sqlite3.connect(home / "ledger.sqlite")) as connection:
+        try:
+            return int(connection.execute("SELECT COUNT(*) FROM artifacts WHERE stage = 'embed'").fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0  # no table yet
 
 
 @pytest.mark.slow
@@ -84,19 +103,13 @@ def test_killed_anywhere_the_next_run_ends_right(runner: CrashRunner, tmp_path: 
         killed = runner.at_once(
             *(order(home, "killed", kill_at=n, when=when) for home, (n, when) in zip(homes, pair, strict=True))
         )
+        kept = {case: _embedded_texts(home) for case, home in zip(pair, homes, strict=True)}
         resumed = runner.at_once(*(order(home, "resumed") for home in homes))
         for (n, when), dead, answer in zip(pair, killed, resumed, strict=True):
             where = f"killed {when} effect {n}, {effects[n - 1]}"
             assert dead["killed"], where
             assert answer["state"] == undisturbed["state"], where
-            committed = effects[: n if when == "after" else n - 1].count("ledger:segment_embed")
-            whole = effects.count("ledger:segment_embed")
-            if committed == whole:
-                assert answer["counters"]["embedded"] == 0, where
-            elif committed:
-                assert answer["counters"]["embedded"] < undisturbed["counters"]["embedded"], where
-            else:
-                assert answer["counters"]["embedded"] <= undisturbed["counters"]["embedded"], where
+            assert answer["counters"]["embedded"] == _embedded_texts(tmp_path / "undisturbed") - kept[n, when], where
         for home in homes:
             shutil.rmtree(home)
 
@@ -112,7 +125,8 @@ def test_two_processes_at_once_and_one_dies(runner: CrashRunner, tmp_path: Path)
         one, two = runner.at_once(
             base | {"run_id": f"one{round_}", "kill_at": kill_at}, base | {"run_id": f"two{round_}"}
         )
-        assert one["killed"] == (kill_at is not None) and not two["killed"]
+        # The first may have been left too little to do to reach the effect at which it would die.
+        assert not two["killed"] and (kill_at is not None or not one["killed"])
         last = runner.run(**base, run_id=f"check{round_}")
         assert {name: last["counters"][name] for name in harness.WORK} == dict.fromkeys(harness.WORK, 0)
         assert _texts(last) == {f"Edition {round_} of {uri}." for uri in (ONE, TWO, FOUR, FIVE)}

@@ -48,7 +48,9 @@ class Settings:
     keep_versions_s: float = setting(600.0, "Seconds that a replaced version of the index stays readable.")
     lock_timeout_s: float = setting(60.0, "Seconds to wait for another process that writes to the same index.")
     ivf_rows: int = setting(10_000, "Chunks above which vectors get an IVF index instead of an exact scan.")
-    nprobes: int = setting(20, "IVF partitions that one search looks into.")
+    nprobes: int = setting(
+        40, "IVF partitions (of some 4,096 chunks) that one search looks into; above that it is approximate."
+    )
 
 
 def build(settings: PlatformSettings) -> LanceVectorStore:

