@@ -100,7 +100,18 @@ def main() -> None:
     options = parser.parse_args()
     if not options.data.is_dir():
         raise SystemExit(f"{options.data} does not exist: give --data FOLDER with Markdown files")
-    head = ("documents", "chunks", "whole s", "floor s", "ratio", "docs/s", "chunks/s", "again s", "peak MB", "floor MB")
+    head = (
+        "documents",
+        "chunks",
+        "whole s",
+        "floor s",
+        "ratio",
+        "docs/s",
+        "chunks/s",
+        "again s",
+        "peak MB",
+        "floor MB",
+    )
     print("  ".join(f"{h:>9}" for h in head), flush=True)
     for count in map(int, options.sizes.split(",")):
         with tempfile.TemporaryDirectory(prefix="rag-benchmark-") as folder:

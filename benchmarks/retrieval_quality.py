@@ -2,150 +2,60 @@
 
     python benchmarks/retrieval_quality.py [--data ../shared/data] [--sets squad aws_docs] [--questions 1000] [--home DIR]
 
-Prints recall@5, recall@10, MRR@10 and nDCG@10, counted over documents (the best chunk of each):
-SQuAD paragraphs, pages of AWS guides. ``build_index`` is the ingestion half: local embedder, 200-token
-chunks, the default vector store. Vectors are kept in ``--home`` (default: a folder of the temporary
-directory), so a second run costs only the questions.
+Each corpus is ingested by the real ``rag ingest`` (default settings) into a RAG_HOME below ``--home``, and
+the questions are asked by the real ``rag retrieve --batch``. A second run only asks the questions. Prints
+recall@5, recall@10, MRR@10 and nDCG@10, counted over documents (the best chunk of each): SQuAD paragraphs
+(one text file each), pages of AWS guides (Markdown as it is).
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import dataclasses
 import json
 import math
+import os
 import random
-import re
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
-
-from rag_platform import backends, identity
-from rag_platform.query.retrieve import Retriever
-from rag_platform.records import LOCAL_OPERATOR, SearchMode, index_schema
-from rag_platform.settings import Settings
 
 DEPTH = 50
 """Chunks retrieved for each question, from which ten documents are ranked."""
 
-METHODS: dict[str, tuple[SearchMode, dict[str, Any]]] = {
+METHODS: dict[str, tuple[str, dict[str, str]]] = {
     "BM25": ("keyword", {}),
     "vector": ("vector", {}),
-    "hybrid linear": ("hybrid", {"fusion": "linear"}),
-    "hybrid rrf": ("hybrid", {"fusion": "rrf"}),
+    "hybrid linear": ("hybrid", {"RAG_FUSION": "linear"}),
+    "hybrid rrf": ("hybrid", {"RAG_FUSION": "rrf"}),
 }
 
 
-# ── ingestion ──
-
-
-def documents(corpus: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield (id, title, text): rows of ``corpus.jsonl``, else the Markdown files of ``docs``."""
-    if (corpus / "corpus.jsonl").exists():
-        for line in (corpus / "corpus.jsonl").read_text().splitlines():
-            row = json.loads(line)
-            yield row["id"], row["title"], row["text"]
-        return
-    for path in sorted((corpus / "docs").rglob("*.md")):
-        text = path.read_text()
-        heading = re.search(r"^#+\s+(.+?)\s*(?:<a|$)", text, re.M)
-        yield path.relative_to(corpus / "docs").as_posix(), heading.group(1) if heading else path.stem, text
-
-
-def chunks(text: str, tokenizer: Any, tokens: int) -> Iterator[tuple[str, str]]:
-    """Yield (heading path, text) of each chunk of at most ``tokens`` tokens."""
-    from langchain_text_splitters import RecursiveCharacterTextSplitter
-
-    splitter = RecursiveCharacterTextSplitter(
-        separators=["\n\n", "\n", ". ", " ", ""],
-        chunk_size=tokens,
-        chunk_overlap=0,
-        keep_separator="end",
-        add_start_index=True,
-        length_function=lambda part: tokenizer.count([part])[0],
+def rag(home: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
+    """Run ``rag`` on a home and return its standard output."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAG_") or k == "RAG_CACHE_DIR"}
+    command = [sys.executable, "-m", "rag_platform.cli", *arguments]
+    done = subprocess.run(
+        command, env=kept | {"RAG_HOME": str(home)} | (env or {}), stdout=subprocess.PIPE, text=True, check=True
     )
-    headings = [(m.start(), len(m[1]), m[2]) for m in re.finditer(r"^(#+)\s+(.+?)\s*(?:<a.*)?$", text, re.M)]
-    for piece in splitter.create_documents([text]):
-        start = piece.metadata["start_index"]
-        path: list[tuple[int, str]] = []
-        for at, level, name in headings:
-            if at > start:
-                break
-            path = [p for p in path if p[0] < level] + [(level, name)]
-        yield " > ".join(name for _, name in path), piece.page_content
+    return done.stdout
 
 
-async def build_index(corpus: Path, home: Path) -> tuple[Settings, str]:
-    """Chunk, embed and index a corpus under ``home``; return the settings and the index name."""
-    settings = Settings.from_env(home=home)
-    embedder = backends.load("embedders", settings.embedder).build(settings)
-    store = backends.load("vector_stores", settings.vector_store).build(settings)
-    spec = embedder.spec
-    rows = [
-        (uri, title, ordinal, path, text)
-        for uri, title, body in documents(corpus)
-        for ordinal, (path, text) in enumerate(chunks(body, embedder.tokenizer, settings.chunk_tokens))
-    ]
-    index = f"quality-{identity.digest(*(r[4] for r in rows), spec.fingerprint)[:16]}"
-    if index in await store.indexes() and await store.count(index) == len(rows):
-        return settings, index
-    vectors = await _embed(embedder, [r[4] for r in rows], home / f"{index}.npy")
-    await store.drop(index)
-    await store.ensure(index, spec.dimensions)
-    blank = dict.fromkeys(("version_id", "content_hash", "snapshot_id", "run_id", "mime_type", "language"), "")
-    uris = list(dict.fromkeys(r[0] for r in rows))
-    for at in range(0, len(uris), 1000):
-        chosen = set(uris[at : at + 1000])
-        part = [
-            blank
-            | {
-                "chunk_id": identity.chunk_id(identity.document_id("quality", uri), "", ordinal),
-                "document_id": identity.document_id("quality", uri),
-                "source": "quality",
-                "uri": uri,
-                "title": title,
-                "ordinal": ordinal,
-                "start": 0,
-                "end": len(text),
-                "heading_path": path,
-                "tags": [],
-                "tenant": "default",
-                "acl": ["public"],
-                "text": text,
-                "vector": vector,
-            }
-            for (uri, title, ordinal, path, text), vector in zip(rows, vectors, strict=True)
-            if uri in chosen
-        ]
-        await store.replace(index, pa.Table.from_pylist(part, schema=index_schema(spec.dimensions)), stale=[])
-    await store.maintain(index, force=True)
-    await store.aclose()
-    return settings, index
-
-
-async def _embed(embedder: Any, texts: Sequence[str], cache: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
-    if cache.exists():
-        return np.load(cache, allow_pickle=False)  # type: ignore[no-any-return]
-    order = sorted(range(len(texts)), key=lambda n: len(texts[n]))
-    vectors = np.zeros((len(texts), embedder.spec.dimensions), np.float32)
-    size, slots = embedder.spec.batch_size, asyncio.Semaphore(embedder.spec.concurrency)
-
-    async def one(batch: list[int]) -> None:
-        async with slots:
-            vectors[batch] = (await embedder.embed([texts[n] for n in batch])).vectors
-
-    await asyncio.gather(*(one(order[at : at + size]) for at in range(0, len(order), size)))
-    np.save(cache, vectors)
-    return vectors
-
-
-# ── questions ──
+def corpus_folder(corpus: Path, home: Path) -> Path:
+    """Return a folder of documents whose relative path, less ``.txt``, is the document's id."""
+    if (corpus / "docs").is_dir():
+        return corpus / "docs"
+    folder = home / "documents"
+    folder.mkdir(parents=True, exist_ok=True)
+    for line in (corpus / "corpus.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        target = folder / f"{row['id']}.txt"
+        if not target.exists():
+            target.write_text(f"{row['title']}\n\n{row['text']}\n")
+    return folder
 
 
 def questions(corpus: Path, limit: int) -> list[tuple[str, set[str]]]:
@@ -172,28 +82,30 @@ def metrics(ranked: Sequence[str], right: set[str]) -> tuple[float, float, float
     )
 
 
-async def evaluate(corpus: Path, home: Path, limit: int) -> None:
-    """Build the index of one corpus and print one line a method."""
+def evaluate(corpus: Path, home: Path, limit: int) -> None:
+    """Ingest one corpus and print one line a method."""
     started = time.perf_counter()
-    settings, index = await build_index(corpus, home)
+    done = json.loads(
+        rag(home, "ingest", "--source", str(corpus_folder(corpus, home)), "--name", corpus.name, "--json")
+    )
+    status = json.loads(rag(home, "status", "--json"))
     asked = questions(corpus, limit)
-    print(f"\n{corpus.name}: {len(asked)} questions, index ready after {time.perf_counter() - started:.0f} s")
-    print(f"{'':15}{'recall@5':>10}{'recall@10':>11}{'MRR@10':>9}{'nDCG@10':>9}{'ms/search':>11}")
-    embedder = backends.load("embedders", settings.embedder).build(settings)
-    store = backends.load("vector_stores", settings.vector_store).build(settings)
-    for name, (mode, changes) in METHODS.items():
-        retriever = Retriever(store, embedder, dataclasses.replace(settings, **changes))
+    print(
+        f"\n{corpus.name}: {status['documents']} documents, {status['chunks']} chunks ({done['embedded']} texts embedded now, "
+        f"{time.perf_counter() - started:.0f} s), {len(asked)} questions"
+    )
+    print(f"{'':15}{'recall@5':>10}{'recall@10':>11}{'MRR@10':>9}{'nDCG@10':>9}{'ms/search':>11}", flush=True)
+    batch = home / "questions.jsonl"
+    batch.write_text("".join(json.dumps({"id": n, "text": text}) + "\n" for n, (text, _) in enumerate(asked)))
+    for name, (mode, env) in METHODS.items():
+        lines = rag(home, "retrieve", "--batch", str(batch), "-k", str(DEPTH), "--mode", mode, env=env).splitlines()
         scores, spent = [], []
-        for at in range(0, len(asked), 32):
-            part = asked[at : at + 32]
-            found = await retriever.retrieve_many(index, [text for text, _ in part], LOCAL_OPERATOR, DEPTH, mode)
-            for retrieval, (_, right) in zip(found, part, strict=True):
-                scores.append(metrics(list(dict.fromkeys(h.uri for h in retrieval.hits)), right))
-                spent.append(retrieval.timings_ms["search"])
-        r5, r10, mrr, ndcg = np.mean(scores, axis=0)
-        print(f"{name:15}{r5:>10.3f}{r10:>11.3f}{mrr:>9.3f}{ndcg:>9.3f}{np.median(spent):>11.1f}", flush=True)
-    await store.aclose()
-    await embedder.aclose()
+        for answer, (_, right) in zip(map(json.loads, lines), asked, strict=True):
+            ranked = dict.fromkeys(r["uri"].removesuffix(".txt") for r in answer["results"])
+            scores.append(metrics(list(ranked), right))
+            spent.append(answer["timings_ms"]["search"])
+        r5, r10, mrr, ndcg = (statistics.fmean(column) for column in zip(*scores, strict=True))
+        print(f"{name:15}{r5:>10.3f}{r10:>11.3f}{mrr:>9.3f}{ndcg:>9.3f}{statistics.median(spent):>11.1f}", flush=True)
 
 
 def main() -> None:
@@ -203,9 +115,10 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "rag-retrieval-quality")
     options = parser.parse_args()
-    options.home.mkdir(parents=True, exist_ok=True)
     for name in options.sets:
-        asyncio.run(evaluate(options.data / name, options.home, options.questions))
+        home = options.home / name
+        home.mkdir(parents=True, exist_ok=True)
+        evaluate(options.data / name, home, options.questions)
 
 
 if __name__ == "__main__":

@@ -122,8 +122,9 @@ def finish(bench: Workbench) -> str | None:
     """Promote this pipeline's release when it may serve, and drop releases that nothing needs.
 
     The first release serves at once, there is nothing better. A later one serves when every live
-    document is indexed in it or is a dead letter, and its index was found to hold just that; until then
-    the old one goes on answering.
+    document is indexed in it or is a dead letter, no more of them are dead letters than
+    ``max_dead_letter_share`` allows, and its index was found to hold just that; until then the old one
+    goes on answering.
 
     Returns:
         The id of the release that serves.
@@ -133,7 +134,8 @@ def finish(bench: Workbench) -> str | None:
     release = bench.release
     if serving is None or serving.release_id != release.release_id:
         state = conservation(bench, bench.bucket_names)
-        complete = state.in_flight == 0 and state.received > 0
+        lost = state.dead_lettered / state.received if state.received else 0.0
+        complete = state.in_flight == 0 and state.indexed > 0 and lost <= bench.settings.max_dead_letter_share
         if serving is None or (complete and not audit_index(bench).wrong):
             with telemetry.effect("store:ensure"):
                 bench.run(bench.store.ensure(release.index_name, bench.pipeline.embedder.dimensions))
