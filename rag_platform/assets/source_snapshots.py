@@ -78,8 +78,9 @@ def source_snapshots(
     record(
         context,
         bench,
-        {name: totals.get(name, 0) for name in ("added", "changed", "deleted", "unchanged", "dead_lettered")}
+        {name: totals.get(name, 0) for name in ("added", "changed", "deleted", "dead_lettered")}
         | {
+            "unchanged": sum(o.unchanged for o in report.sources),
             "renamed": sum(o.renamed for o in report.sources),
             "dead_lettered_snapshot": totals.get("dead_lettered", 0),
             "held_sources": len(held),
@@ -93,6 +94,7 @@ def source_snapshots(
             "no source could be listed: " + "; ".join(f"{o.source}: {o.failed}" for o in failed), allow_retries=True
         )
     metadata = publish(context, report, ("added", "changed", "deleted", "unchanged", "bytes", "dead_lettered"))
+    metadata["unchanged"] = sum(o.unchanged for o in report.sources)  # of whole sources, not of this run's buckets
     metadata["seconds"] = round(sum(o.seconds for o in report.sources), 2)
     metadata["sources"] = _sources_table(report.sources)
     states = bench.ledger.documents.buckets()

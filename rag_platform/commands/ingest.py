@@ -12,6 +12,7 @@ import typer
 from rag_platform.commands import console
 from rag_platform.commands.dagster_run import JobResult, run_job
 from rag_platform.errors import ConfigurationError
+from rag_platform.ingestion.changes import range_to_run
 from rag_platform.ingestion.source_registry import registered_sources
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.records import PUBLIC_GROUP, SourceSpec
@@ -136,8 +137,11 @@ def run_ingest(
     config: dict[str, Any] = {"approve_mass_change": approve_mass_change, "replay": replay or []}
     if sources is not None:
         config["sources"] = sources
+    with Workbench(settings) as bench:
+        specs = [s for s in registered_sources(bench.ledger, settings) if sources is None or s.name in sources]
+        partitions = range_to_run(bench, specs, replay=replay or ())
     with console.progress_bars(not quiet):
-        result = run_job(settings, "ingest_sources", config={"source_snapshots": config})
+        result = run_job(settings, "ingest_sources", config={"source_snapshots": config}, partitions=partitions)
     return summarize(settings, result, time.perf_counter() - started)
 
 

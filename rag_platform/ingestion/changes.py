@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from rag_platform import identity
@@ -13,6 +13,7 @@ from rag_platform.ingestion.stages.backlog import backlog
 from rag_platform.ingestion.stages.snapshot import document_metadata, guard
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.documents import Document
+from rag_platform.ledger.releases import release_id
 from rag_platform.records import SourceItem, SourceSpec
 
 
@@ -85,12 +86,39 @@ def changed_buckets(bench: Workbench, differences: Sequence[SourceDifference]) -
 
 
 def waiting_buckets(bench: Workbench, now: float | None = None) -> dict[str, str]:
-    """Return bucket → digest of work that an earlier run left: documents in flight, replays that are due."""
+    """Return bucket → digest of work that an earlier run left: documents in flight, dead letters whose served
+    version must be restored, deletions that have not reached an index, replays that are due."""
     waiting: dict[str, list[str]] = {}
+    serving = bench.ledger.releases.serving()
+    releases = {release_id(bench.pipeline.fingerprint), *([serving.release_id] if serving else [])}
     for bucket in bench.bucket_names:
-        tasks = backlog(bench, bucket).tasks
-        if tasks:
-            waiting.setdefault(bucket, []).extend(t.version_id for t in tasks)
+        standing = backlog(bench, bucket)
+        left = [t.version_id for t in standing.tasks]
+        left += [t.version_id for t in standing.blocked if t.entry is not None and t.entry.version_id is None]
+        for release in releases:
+            left += [e.document_id for e in bench.ledger.documents.retired_entries(release, bucket)]
+        if left:
+            waiting.setdefault(bucket, []).extend(left)
     for letter in bench.ledger.dead_letters.due(time.time() if now is None else now):
         waiting.setdefault(letter.bucket, []).append(f"{letter.dead_letter_id}:{letter.attempts}")
     return {bucket: identity.digest(*sorted(what))[:16] for bucket, what in waiting.items()}
+
+
+def range_to_run(bench: Workbench, specs: Sequence[SourceSpec], *, replay: Collection[str] = ()) -> tuple[str, str]:
+    """Return the first and last bucket that an ingestion of these sources has to cover.
+
+    With nothing to do that is a single bucket: the run still lists every source completely, watches the
+    guard and audits the index, and its record shows that somebody looked.
+
+    Args:
+        replay: ids of dead letters that the run will try again, or ``all``.
+    """
+    universe = bench.bucket_names
+    position = {name: number for number, name in enumerate(universe)}
+    if set(bench.ledger.documents.buckets()) - set(universe):
+        return universe[0], universe[-1]  # the number of buckets was changed: every document moves
+    touched = {*changed_buckets(bench, [difference(bench, s) for s in specs]), *waiting_buckets(bench)}
+    letters = bench.ledger.dead_letters.search(state="open") if replay else []
+    touched |= {x.bucket for x in letters if x.dead_letter_id in replay or "all" in replay}
+    numbers = sorted(position[b] for b in touched) or [0]
+    return universe[numbers[0]], universe[numbers[-1]]

@@ -31,13 +31,14 @@ UNREAD = "unread:"
 
 @dataclass(slots=True)
 class SourceOutcome:
-    """How one source went. ``held`` says why the guard held it back, ``failed`` why it could not be
+    """How one source went; ``unchanged`` counts in all buckets. ``held`` says why the guard held it back, ``failed`` why it could not be
     listed or fetched to the end; both None when all is well."""
 
     source: str
     listed: int = 0
     bytes: int = 0
     missing: int = 0
+    unchanged: int = 0
     fetched: int = 0
     renamed: int = 0
     seconds: float = 0.0
@@ -165,8 +166,6 @@ def _snapshot_source(
     for item in items:
         document_id = identity.document_id(spec.name, item.uri)
         bucket = identity.bucket(document_id, digits)
-        if bucket not in buckets:
-            continue
         old = live.get(item.uri)
         metadata = document_metadata(spec, item)
         metadata_hash = identity.metadata_hash(metadata)
@@ -176,14 +175,18 @@ def _snapshot_source(
             and old.metadata_hash == metadata_hash
             and document_id not in unreadable
         ):
-            report.add(bucket, unchanged=1)
+            outcome.unchanged += 1
+            if bucket in buckets:
+                report.add(bucket, unchanged=1)
+            continue
+        if bucket not in buckets:
             continue
         candidates.append(_Candidate(item, document_id, known.get(item.uri), metadata, metadata_hash))
 
     added_hashes: Counter[str] = Counter()
     try:
         for batch in _batched(_fetched(bench, connector, candidates, outcome), COMMIT_EVERY):
-            _commit(bench, spec, batch, snapshot_id, run_id, report, added_hashes)
+            _commit(bench, spec, batch, snapshot_id, run_id, report, outcome, added_hashes)
             outcome.fetched += len(batch)
             telemetry.report_progress("snapshot", outcome.fetched, len(candidates))
     finally:
@@ -266,6 +269,7 @@ def _commit(
     snapshot_id: str,
     run_id: str,
     report: SnapshotReport,
+    outcome: SourceOutcome,
     added_hashes: Counter[str],
 ) -> None:
     ledger, digits = bench.ledger, bench.settings.partition_hex_digits
@@ -281,6 +285,7 @@ def _commit(
         same_content = known is not None and known.live and known.content_hash == content
         if known is not None and same_content and known.metadata_hash == candidate.metadata_hash and not failed:
             tokens[candidate.document_id] = item.change_token
+            outcome.unchanged += 1
             report.add(bucket, unchanged=1)
             continue
         document = Document(
