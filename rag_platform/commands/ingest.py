@@ -78,7 +78,9 @@ def register(
                 if name not in known:
                     raise ConfigurationError(f"unknown source {name!r}; known: {', '.join(known) or 'none'}")
                 return [name]
-            if not registered_sources(bench.ledger, settings):
+            serving = bench.ledger.releases.serving()
+            left = serving is not None and bench.ledger.documents.totals(serving.release_id)["indexed"] > 0
+            if not registered_sources(bench.ledger, settings) and not left:  # what is left may have to be removed
                 raise ConfigurationError(
                     f"no source yet: `rag ingest --source DIR --name NAME`, or write {settings.resolved_sources_file}"
                 )
