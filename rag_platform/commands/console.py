@@ -130,6 +130,11 @@ def escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
+def number(value: float) -> int | float:
+    """Show whole numbers as such."""
+    return int(value) if float(value).is_integer() else round(float(value), 6)
+
+
 def when(timestamp: float | None) -> str:
     """Show a time for people, in local time."""
     return "–" if timestamp is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(timestamp))

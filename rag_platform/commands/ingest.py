@@ -161,11 +161,11 @@ def summarize(settings: Settings, result: JobResult, seconds: float) -> tuple[di
             if s.problem and (run is None or s.spec.name in run.sources)
         ]
     summary: dict[str, Any] = {"run_id": result.run_id}
-    summary |= {name: _whole(counters.get(name, 0)) for name in COUNTERS}
-    summary["dead_lettered"] = _whole(
+    summary |= {name: console.number(counters.get(name, 0)) for name in COUNTERS}
+    summary["dead_lettered"] = console.number(
         sum(counters.get(f"dead_lettered_{stage}", 0) for stage in ("snapshot", "parse", "chunk", "embed"))
     )
-    summary |= {name: _whole(counters.get(name, 0)) for name in EXTRA}
+    summary |= {name: console.number(counters.get(name, 0)) for name in EXTRA}
     summary["seconds"] = round(seconds, 3)
     summary["dead_letters_open"] = letters
     if counters.get("held_sources"):
@@ -207,7 +207,3 @@ def show(summary: dict[str, Any], settings: Settings) -> None:
     o.print(f"[bold]run[/bold]        {summary['run_id']} in {summary['seconds']:.1f} s")
     if "error" in summary:
         console.err.print(f"[red]error[/red]: {summary['error']}")
-
-
-def _whole(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else round(float(value), 6)

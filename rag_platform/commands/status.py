@@ -69,7 +69,7 @@ def status_report(bench: Workbench) -> dict[str, Any]:
             counters.get(f"dead_lettered_{stage}", 0) for stage in ("snapshot", "parse", "chunk", "embed")
         )
         last = {"run_id": run.run_id, "started_at": run.started_at, "finished_at": run.finished_at}
-        last |= {n: _whole(counters.get(n, 0)) for n in (*COUNTERS, *EXTRA, "seconds")}
+        last |= {n: console.number(counters.get(n, 0)) for n in (*COUNTERS, *EXTRA, "seconds")}
         last["sources"] = list(run.sources)
     return {
         "documents": totals["live"],
@@ -218,7 +218,3 @@ def release_list(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
                 for r in rows
             ),
         )
-
-
-def _whole(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else round(float(value), 6)
