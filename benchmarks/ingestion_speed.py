@@ -1,6 +1,6 @@
 """How fast is a whole ingestion, beside its floor: the embedder alone on the same chunks?
 
-    python benchmarks/ingestion_speed.py [--data ../shared/data/k8s_docs_2023_05] [--sizes 125,500,2000]
+    python benchmarks/ingestion_speed.py [--data ../shared/data/aws_docs/docs] [--sizes 125,500,2000]
 
 For each size: a fresh RAG_HOME, the real ``rag ingest`` in a process of its own on that many Markdown
 documents (taken evenly from the sorted list), then the same again on the unchanged corpus, then the
@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-DEFAULT_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "k8s_docs_2023_05"
+DEFAULT_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "aws_docs" / "docs"
 
 FLOOR = """
 import asyncio, json, sys, time
@@ -40,7 +40,7 @@ print(json.dumps({"seconds": time.perf_counter() - started, "texts": len(outcome
 
 def pick(data: Path, count: int) -> list[Path]:
     """Return ``count`` Markdown files, evenly from the sorted list."""
-    files = sorted(data.rglob("*.md"))
+    files = sorted(p for p in data.rglob("*.md") if p.is_file())
     if len(files) < count:
         raise SystemExit(f"{data} holds only {len(files)} Markdown files")
     return [files[i * len(files) // count] for i in range(count)]

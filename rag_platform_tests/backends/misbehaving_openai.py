@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import hashlib
 import json
 import random
 import socket
 import threading
+import warnings
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -99,6 +101,11 @@ class MisbehavingOpenAI:
             self._server.server_close()
             self._thread.join()
             self._server = None
+        # The SDK's HTTP library leaves the transport of a request that was cancelled in flight to the
+        # garbage collector. Collected here, it cannot complain in the middle of somebody else's test.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[MisbehavingOpenAI]:

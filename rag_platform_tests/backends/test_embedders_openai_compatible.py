@@ -39,6 +39,12 @@ DIMENSIONS = 8
 SECRET_TEXT = "a private sentence"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _sdk_is_loaded() -> None:
+    """Importing the SDK takes seconds, which the first call would spend from its deadline."""
+    import openai  # noqa: F401
+
+
 @pytest.fixture
 def server() -> Iterator[MisbehavingOpenAI]:
     with MisbehavingOpenAI(DIMENSIONS).running() as running:

@@ -48,6 +48,10 @@ class Settings:
     max_tokens: int = setting(256, "Longest text that the model of RAG_ONNX_MODEL_DIR embeds whole.")
 
 
+SPECIAL_TOKENS = 2
+"""[CLS] and [SEP] around each text: not counted, as in ``Tokenizer.count``."""
+
+
 class OnnxMiniLMEmbedder:
     """Sentence vectors of a small BERT: mean of the token vectors, unit length.
 
@@ -134,7 +138,7 @@ class OnnxMiniLMEmbedder:
             with self._session() as session:
                 for i, row in enumerate(rows, start):
                     vectors[i] = _vector(session, row)
-                    tokens[i] = len(row)
+                    tokens[i] = len(row) - SPECIAL_TOKENS
 
         async def worker() -> None:
             for start in starts:
