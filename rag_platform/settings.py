@@ -84,7 +84,7 @@ class Settings:
 
     vector_store: str = setting("lancedb", "lancedb.")
     fusion: str = setting("linear", "linear (min-max normalised sum) or rrf (reciprocal rank fusion).")
-    fusion_vector_weight: float = setting(0.5, "Weight of the vector leg in the linear fusion, 0 to 1.")
+    fusion_vector_weight: float = setting(0.45, "Weight of the vector leg in the linear fusion, 0 to 1.")
     candidates: int = setting(50, "Hits that each leg contributes to the fusion.")
 
     dead_letter_max_attempts: int = setting(5, "Automatic replays of one dead letter before it waits for a person.")
