@@ -97,8 +97,7 @@ def _parse_bucket(
         done += 1
         telemetry.report_progress("parse", done, total)
         if (
-            sum(len(r[2].text) for r in rows[-1:]) > FLUSH_CHARS
-            or len(rows) + len(failures) >= FLUSH_DOCUMENTS
+            len(rows) + len(failures) >= FLUSH_DOCUMENTS
             or sum(len(r[2].text) for r in rows) >= FLUSH_CHARS
             or time.monotonic() - flushed > FLUSH_S
         ):

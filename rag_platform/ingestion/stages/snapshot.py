@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from rag_platform import identity, telemetry
 from rag_platform.backends.sources import open_source
@@ -320,7 +320,7 @@ def _commit(
             if kind == "added":
                 added_hashes[document.content_hash] += 1
     letters = ledger.dead_letters.record(
-        [replace(f) for f in failures if f.document.document_id in committed],
+        [f for f in failures if f.document.document_id in committed],
         run_id=run_id,
         max_attempts=bench.settings.dead_letter_max_attempts,
         backoff_s=bench.settings.dead_letter_backoff_s,
