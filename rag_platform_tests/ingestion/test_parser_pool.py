@@ -241,14 +241,17 @@ def test_kill_reaches_what_a_parser_started(tmp_path: Path) -> None:
 
 def test_no_orphan_survives_kill_9_of_the_parent(tmp_path: Path) -> None:
     """The processes of a killed parent end, at work or idle; the next pool removes the scratch folder."""
+    # A scratch folder of its own: any other test that starts a pool would remove an abandoned one.
     mark = f"mark-{os.getpid()}-orphan"
     script = textwrap.dedent(
         f"""
         import sys, threading, os
+        from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from rag_platform.ingestion.parse import ParserPool
         from rag_platform.ingestion.parsers.base import Limits
-        pool = ParserPool(Limits(cpu_s=60, wall_s=60), 2, extra_parsers={{".hostile": "hostile_parser"}})
+        extra, scratch = {{".hostile": "hostile_parser"}}, Path({str(tmp_path)!r})
+        pool = ParserPool(Limits(cpu_s=60, wall_s=60), 2, scratch=scratch, extra_parsers=extra)
         pool.parse(b"daemon {mark}", "x.hostile")
         threading.Thread(target=lambda: pool.parse(b"spin", "x.hostile"), daemon=True).start()
         while not pool._busy: pass
@@ -266,7 +269,7 @@ def test_no_orphan_survives_kill_9_of_the_parent(tmp_path: Path) -> None:
     if subprocess.run(["unshare", "-Urpf", "true"], capture_output=True).returncode == 0:
         assert eventually(lambda: not running_with(mark))
     assert Path(root).exists()
-    with ParserPool(LIMITS, 1, extra_parsers=EXTRA) as own:
+    with ParserPool(LIMITS, 1, scratch=tmp_path, extra_parsers=EXTRA) as own:
         ask(own, "echo x")
         assert not Path(root).exists()
 
