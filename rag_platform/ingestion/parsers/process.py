@@ -237,6 +237,7 @@ def _environment(scratch: Path) -> dict[str, str]:
         "HOME": str(scratch),
         "TMPDIR": str(scratch),
         "DO_NOT_TRACK": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
         "SCARF_NO_ANALYTICS": "1",
         "UNSTRUCTURED_DISABLE_NOTICE": "1",
         "OMP_NUM_THREADS": "1",
