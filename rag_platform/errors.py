@@ -6,6 +6,7 @@
     │   ├── DependencyTimeout     it did not answer before the deadline
     │   ├── RateLimited           it asked us to slow down (``retry_after_s``)
     │   ├── QuotaExhausted        it will not answer until somebody pays or raises a limit
+    │   ├── RequestRefused        it works and refuses this one request for what it holds
     │   └── IncompleteListing     a source could not be listed to its end
     ├── DocumentError             permanent, about one document: becomes a dead letter
     │   ├── UnsupportedFormat     no parser reads it (or a helper program is missing: ``cure``)
@@ -66,6 +67,13 @@ class RateLimited(DependencyError):
 
 class QuotaExhausted(DependencyError):
     """Out of credit or quota: waiting does not help, an operator does."""
+
+    def __init__(self, dependency: str, message: str) -> None:
+        super().__init__(dependency, message, retryable=False)
+
+
+class RequestRefused(DependencyError):
+    """It works, and refuses this one request: says nothing about the next one."""
 
     def __init__(self, dependency: str, message: str) -> None:
         super().__init__(dependency, message, retryable=False)

@@ -87,6 +87,34 @@ class Settings:
     fusion_vector_weight: float = setting(0.45, "Weight of the vector leg in the linear fusion, 0 to 1.")
     candidates: int = setting(50, "Hits that each leg contributes to the fusion.")
 
+    profile: str = setting("balanced", "Steps and budgets of a question that names none: fast, balanced or thorough.")
+    llm: str = setting("extractive", "extractive (quotes, no model) or openai_compatible (see RAG_LLM_…).")
+    llm_fallback: str = setting("", "A second LLM for when the first fails: openai_compatible (RAG_LLM_FALLBACK_…).")
+    reranker: str = setting("maxsim", "maxsim (local), cross_encoder, cohere_compatible or none.")
+    reranker_fallback: str = setting("", "A second reranker for when the first fails.")
+    cache: str = setting("in_process", "in_process, redis or none.")
+    cache_ttl_s: float = setting(3600.0, "Seconds that an answer may be served from the cache.")
+    cache_entries: int = setting(10_000, "Answers, and question vectors, that the in-process cache holds.")
+    semantic_threshold: float = setting(
+        0.88, "Similarity from which another wording may be answered from the cache; 1.01 switches that off."
+    )
+    query_log: str = setting("metadata", "metadata (no texts), full (question and answer too) or off.")
+    query_log_days: int = setting(
+        90, "Days after which the clean-up job deletes rows of the query log, and feedback; 0 keeps them."
+    )
+    query_log_pepper: str | None = setting(
+        None,
+        "Key of the question hashes in the query log, the same on every server; default: RAG_HOME/query_log.pepper.",
+        secret=True,
+    )
+    key_cache_s: float = setting(600.0, "Seconds that known API keys keep working while the ledger does not answer.")
+    release_poll_s: float = setting(2.0, "Seconds between two looks at which release serves.")
+    dagster_url: str | None = setting(None, "Address of the Dagster UI, for links from citations to runs.")
+    prices_file: Path | None = setting(None, "YAML with prices that genai-prices does not know.")
+    otlp_endpoints: str = setting("", "Comma-separated OTLP/HTTP trace endpoints; empty: no traces.")
+    otlp_headers: str = setting("", "Headers of those endpoints as name=value, by commas.", secret=True)
+    capture_content: bool = setting(False, "Put questions and answers into spans.")
+
     dead_letter_max_attempts: int = setting(5, "Automatic replays of one dead letter before it waits for a person.")
     dead_letter_backoff_s: float = setting(3600.0, "Wait before the first automatic replay; doubles with each attempt.")
 
@@ -166,6 +194,12 @@ class Settings:
         )
         need(self.fusion in ("linear", "rrf"), "fusion", "must be linear or rrf")
         need(0 <= self.fusion_vector_weight <= 1, "fusion_vector_weight", "must be between 0 and 1")
+        need(self.profile in ("fast", "balanced", "thorough"), "profile", "must be fast, balanced or thorough")
+        need(self.query_log in ("metadata", "full", "off"), "query_log", "must be metadata, full or off")
+        need(self.query_log_days >= 0, "query_log_days", "must not be below 0")
+        need(self.key_cache_s >= 10, "key_cache_s", "must be at least 10")
+        need(0 < self.semantic_threshold <= 1.01, "semantic_threshold", "must be above 0 and at most 1.01")
+        need(self.cache_entries >= 1, "cache_entries", "must be at least 1")
         need(self.ocr in ("auto", "off"), "ocr", "must be auto or off")
         need(self.parse_ocr_page_s >= 1, "parse_ocr_page_s", "must be at least 1")
         need(self.candidates >= 1, "candidates", "must be at least 1")

@@ -1,4 +1,4 @@
 """Embedders: text in, unit vectors out."""
 
-SHARED = ("minilm_build", "openai_errors", "resilience", "throttle", "tokenizers")
+SHARED = ("minilm_build", "resilience", "tokenizers")
 """Modules of this folder that are no vendor."""

@@ -33,6 +33,7 @@ DIMENSIONS = 384
 MAX_TOKENS = 256
 RECIPE = "fused-dynamic-int8-1"
 """Names the derivation. Change it whenever the vectors change: it is part of the fingerprint."""
+TOKENIZER = Path(__file__).parent / "data" / "minilm_tokenizer.json"
 SOURCE_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 
 _LAYERS, _HEADS, _EPSILON = 6, 12, 1e-12

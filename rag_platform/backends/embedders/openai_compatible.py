@@ -20,7 +20,7 @@ from rag_platform.backends.embedders.tokenizers import (
     TiktokenTokenizer,
     encodable,
 )
-from rag_platform.errors import ConfigurationError, DependencyError, DependencyTimeout
+from rag_platform.errors import ConfigurationError, DependencyError, DependencyTimeout, EmbeddingRefused
 from rag_platform.identity import fingerprint
 from rag_platform.records import EmbeddingBatch
 from rag_platform.settings import Settings as PlatformSettings
@@ -144,7 +144,7 @@ class OpenAICompatibleEmbedder:
             options["dimensions"] = self._own.dimensions
         sent = [self._fitting(prefix + t) for t in texts]
         client = await self._client()
-        from rag_platform.backends.embedders.openai_errors import mapped  # imports the SDK, as did the client
+        from rag_platform.backends.openai_errors import mapped  # imports the SDK, as did the client
 
         try:
             # An async timeout as well: the SDK's own is per read, and dripped bytes outlive it.
@@ -154,7 +154,7 @@ class OpenAICompatibleEmbedder:
         except TimeoutError as e:
             raise DependencyTimeout(_DEPENDENCY, "no answer in time") from e
         except Exception as e:
-            ours = mapped(e, _DEPENDENCY)
+            ours = mapped(e, _DEPENDENCY, "RAG_OPENAI_", _refused)
             if ours is e:
                 raise
             raise ours from e
@@ -200,6 +200,10 @@ class OpenAICompatibleEmbedder:
     def _billed(self, answer: Any, sent: Sequence[str]) -> int:
         tokens = getattr(getattr(answer, "usage", None), "total_tokens", None)
         return tokens if isinstance(tokens, int) and tokens >= 0 else sum(self.tokenizer.count(sent))
+
+
+def _refused(what: str) -> EmbeddingRefused:
+    return EmbeddingRefused(f"{_DEPENDENCY} refused the text ({what})")
 
 
 def _in_order(data: Any, count: int) -> np.ndarray[Any, np.dtype[np.float32]]:

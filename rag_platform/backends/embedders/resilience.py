@@ -16,7 +16,7 @@ import numpy as np
 import tenacity
 
 from rag_platform.backends.embedders.base import Embedder, EmbedderSpec, TextKind, Tokenizer
-from rag_platform.backends.embedders.throttle import AdaptiveLimiter, CircuitBreaker, RateBudget
+from rag_platform.backends.throttle import AdaptiveLimiter, CircuitBreaker, RateBudget
 from rag_platform.errors import DependencyError, DependencyTimeout, RateLimited
 from rag_platform.records import EmbeddingBatch
 

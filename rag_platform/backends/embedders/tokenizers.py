@@ -65,6 +65,16 @@ class HuggingFaceTokenizer:
             rows.append(row if len(row) <= max_tokens else [*row[: max_tokens - 1], row[-1]])
         return rows
 
+    def ids_and_offsets(self, text: str, max_tokens: int) -> tuple[list[int], Int32]:
+        """Return the model's input as ``ids`` does, and int32 (tokens, 2): the character offsets of each
+        of its tokens (0, 0 for the special ones)."""
+        (encoding,) = self._encode([text], special=True)
+        row, offsets = list(encoding.ids), np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+        if len(row) > max_tokens:
+            row = [*row[: max_tokens - 1], row[-1]]
+            offsets = np.concatenate([offsets[: max_tokens - 1], offsets[-1:]])
+        return row, offsets
+
     def _encode(self, texts: Sequence[str], *, special: bool) -> list[Any]:
         encodings: list[Any] = self._tokenizer().encode_batch([encodable(t) for t in texts], add_special_tokens=special)
         return encodings

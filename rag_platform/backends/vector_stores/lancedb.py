@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import random
 import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
@@ -61,14 +62,17 @@ def build(settings: PlatformSettings) -> LanceVectorStore:
 class LanceVectorStore:
     """See ``base.VectorStore``. May be used from several event loops, one after the other."""
 
-    capabilities = Capabilities(
-        atomic_replace=True, keyword=True, exact_count=True, multi_process_read=True, survives_server_outage=True
-    )
-
     def __init__(self, url: str, settings: Settings | None = None) -> None:
         self._url = url
         self._settings = settings or Settings()
         self._folder = None if "://" in url else Path(url)
+        self.capabilities = Capabilities(
+            atomic_replace=True,
+            keyword=True,
+            exact_count=True,
+            multi_process_read=True,
+            survives_server_outage=self._folder is not None,
+        )
         self._policy = maintenance.Policy(
             retention_s=self._settings.keep_versions_s, vector_index_rows=self._settings.ivf_rows
         )
@@ -269,8 +273,8 @@ class LanceVectorStore:
 
     async def _connect(self) -> Any:
         if self._connection is None:
-            import lancedb  # 2 CPU seconds: only when something is asked
-
+            # 2 CPU seconds: only when something is asked, and in a thread, so that others are served meanwhile.
+            lancedb = await asyncio.to_thread(importlib.import_module, "lancedb")
             try:
                 self._connection = await lancedb.connect_async(self._url)
             except ValueError as e:

@@ -151,6 +151,11 @@ class CircuitBreaker:
             self._probe_until = now + probe_s
             return 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes the upstream to be down."""
+        return self._failures >= self._threshold
+
     def succeeded(self) -> None:
         with self._lock:
             self._failures, self._open_until, self._probe_until, self.last_error = 0, 0.0, 0.0, None
