@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,15 @@ from rag_platform.errors import ConfigurationError, DependencyError, LockTimeout
 from rag_platform.ledger import schema
 
 BUSY_TIMEOUT_MS = 60_000
+POSTGRES_PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""libpq's defaults wait two minutes for a server that does not answer, and two hours for one that is gone.
+Seconds, the last in milliseconds; the same names in RAG_LEDGER_URL win."""
 SQL_BATCH = 500
 """Values in one IN list: below SQLite's default limit of host parameters in every build."""
 
@@ -40,8 +50,18 @@ class Database:
     ledger commits and index writes, also across a power failure.
     """
 
-    def __init__(self, url: str, *, lock_folder: Path) -> None:
+    def __init__(self, url: str, *, lock_folder: Path, lazy: bool = False) -> None:
+        """
+        Args:
+            lazy: connect (and migrate) at first use, so that a program can start before its database does.
+        """
         self._lock_folder = lock_folder
+        self._migrated = False
+        self._migrating = threading.RLock()
+        self._in_migration = False
+        self._watcher: sqlite3.Connection | None = None
+        self._watchers = 0
+        self._watching = threading.Lock()
         self.url = sa.engine.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if not self.is_sqlite and self.url.get_backend_name() != "postgresql":
@@ -54,14 +74,17 @@ class Database:
             sa.event.listen(self.engine, "begin", _begin_sqlite)
         else:
             try:
-                self.engine = sa.create_engine(self.url, pool_pre_ping=True)
+                patience = {k: v for k, v in POSTGRES_PATIENCE.items() if k not in self.url.query}
+                self.engine = sa.create_engine(self.url, pool_pre_ping=True, connect_args=patience)
             except ModuleNotFoundError as e:
                 raise ConfigurationError(f"the ledger needs {e.name!r}: run `pip install psycopg2-binary`") from e
-        self._migrate()
+        if not lazy:
+            self._prepare()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """Open a transaction that only reads, all of it from one state of the database."""
+        self._prepare()
         with self._guarded(), self.engine.connect() as connection:
             if not self.is_sqlite:  # its default would show each statement a newer state
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
@@ -70,6 +93,7 @@ class Database:
     @contextlib.contextmanager
     def write(self, label: str) -> Iterator[sa.Connection]:
         """Open a transaction that commits at the end of the block. ``label`` names the effect."""
+        self._prepare()
         with (
             self._guarded(),
             telemetry.effect(f"ledger:{label}"),
@@ -81,9 +105,15 @@ class Database:
             yield connection
 
     def upsert(
-        self, connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], update: Sequence[str] = ()
+        self,
+        connection: sa.Connection,
+        table: sa.Table,
+        rows: Sequence[dict[str, Any]],
+        update: Sequence[str] = (),
+        add: Sequence[str] = (),
     ) -> None:
-        """Insert rows; where the primary key exists, set the ``update`` columns (none: keep the old row)."""
+        """Insert rows; where the primary key exists, set the ``update`` columns and increase the ``add``
+        columns by what the new row holds (neither: keep the old row)."""
         if not rows:
             return
         if self.is_sqlite:
@@ -92,10 +122,10 @@ class Database:
             from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
         keys = [c.name for c in table.primary_key.columns]
         statement = insert(table)
-        if update:
-            statement = statement.on_conflict_do_update(
-                index_elements=keys, set_={c: statement.excluded[c] for c in update}
-            )
+        changes: dict[str, Any] = {c: statement.excluded[c] for c in update}
+        changes |= {c: table.c[c] + statement.excluded[c] for c in add}
+        if changes:
+            statement = statement.on_conflict_do_update(index_elements=keys, set_=changes)
         else:
             statement = statement.on_conflict_do_nothing(index_elements=keys)
         connection.execute(statement, list(rows))
@@ -122,7 +152,30 @@ class Database:
                 stack.enter_context(self._advisory_locks(ordered, timeout_s))
             yield
 
+    def change_token(self) -> str | None:
+        """Return a token that moves with every commit of any connection; None where there is none (PostgreSQL,
+        a database that was not opened yet). Takes microseconds: no query, no transaction, no other thread.
+
+        Raises:
+            DependencyError: the database cannot be read.
+        """
+        if not self.is_sqlite or not self.url.database or not self._migrated:
+            return None
+        with self._watching:
+            try:
+                if self._watcher is None:
+                    # A connection of its own: its counter moves with what the others commit.
+                    self._watcher = sqlite3.connect(self.url.database, timeout=0.05, check_same_thread=False)
+                    self._watchers += 1
+                [version] = self._watcher.execute("PRAGMA data_version").fetchone()
+            except sqlite3.Error as e:
+                self._stop_watching()
+                raise DependencyError("ledger", "sqlite failed: its change counter cannot be read") from e
+            return f"{self._watchers}:{version}"
+
     def close(self) -> None:
+        with self._watching:
+            self._stop_watching()
         self.engine.dispose()
 
     # ── inner workings ──
@@ -132,10 +185,31 @@ class Database:
             yield
         except sa.exc.DBAPIError as e:
             # A bare DatabaseError is a damaged file; its other kinds are mistakes of this program.
-            if not isinstance(e, sa.exc.OperationalError) and type(e) is not sa.exc.DatabaseError:
+            # A connection that broke is an outage, whatever the driver calls it.
+            outage = isinstance(e, sa.exc.OperationalError) or e.connection_invalidated
+            if not outage and type(e) is not sa.exc.DatabaseError:
                 raise
             # The driver's text names host and database; the statement and its values stay out.
             raise DependencyError("ledger", f"{self.url.get_backend_name()} failed: {_first_line(e.orig)}") from e
+        except sa.exc.TimeoutError as e:
+            raise DependencyError("ledger", "every connection is in use") from e
+
+    def _stop_watching(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+
+    def _prepare(self) -> None:
+        if self._migrated:
+            return
+        with self._migrating:  # re-entered by the migration's own reads and writes
+            if not self._migrated and not self._in_migration:
+                self._in_migration = True
+                try:
+                    self._migrate()
+                finally:
+                    self._in_migration = False
+                self._migrated = True
 
     def _migrate(self) -> None:
         with self.read() as connection:

@@ -6,6 +6,9 @@ from rag_platform.ledger.artifacts import Artifacts
 from rag_platform.ledger.database import Database
 from rag_platform.ledger.dead_letters import DeadLetters
 from rag_platform.ledger.documents import Documents
+from rag_platform.ledger.feedback import FeedbackTable
+from rag_platform.ledger.keys import Keys
+from rag_platform.ledger.query_log import QueryLogTable
 from rag_platform.ledger.releases import Releases
 from rag_platform.ledger.runs import Runs
 from rag_platform.ledger.sources import Sources
@@ -23,16 +26,19 @@ class Ledger:
         self.releases = Releases(database)
         self.dead_letters = DeadLetters(database)
         self.runs = Runs(database)
+        self.keys = Keys(database)
+        self.query_log = QueryLogTable(database)
+        self.feedback = FeedbackTable(database)
 
     def close(self) -> None:
         self.database.close()
 
 
-def open_ledger(settings: Settings) -> Ledger:
-    """Open (and create or migrate) the ledger that the settings name.
+def open_ledger(settings: Settings, *, lazy: bool = False) -> Ledger:
+    """Open (and create or migrate) the ledger that the settings name; with ``lazy`` at its first use.
 
     Raises:
         ConfigurationError: the URL cannot be used.
         DependencyError: the database does not answer.
     """
-    return Ledger(Database(settings.resolved_ledger_url, lock_folder=settings.root / "locks"))
+    return Ledger(Database(settings.resolved_ledger_url, lock_folder=settings.root / "locks", lazy=lazy))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from rag_platform.ledger import schema
-from rag_platform.ledger.database import Database
+from rag_platform.ledger.database import Database, batches
 
 _r = schema.releases
 
@@ -95,6 +95,17 @@ class Releases:
             e = schema.index_entries
             c.execute(e.delete().where(e.c.release_id == release_id))
             c.execute(_r.delete().where(_r.c.release_id == release_id))
+
+    def versions(self, release_id: str, document_ids: Collection[str]) -> dict[str, str | None]:
+        """Return the version of each document in the release's index: None while it is being replaced; one
+        that is not in the index is absent."""
+        e = schema.index_entries
+        found: dict[str, str | None] = {}
+        with self._db.read() as c:
+            for some in batches(document_ids):
+                wanted = e.c.release_id == release_id, e.c.document_id.in_(some)
+                found.update({d: v for d, v in c.execute(sa.select(e.c.document_id, e.c.version_id).where(*wanted))})
+        return found
 
     def reset_entries(self, release_id: str, buckets: Sequence[str]) -> None:
         """Mark all that the release's index holds of these buckets as dirty, so that it is written again."""

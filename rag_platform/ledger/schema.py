@@ -172,6 +172,78 @@ run_counters = sa.Table(
     sa.Column("value", sa.Float, nullable=False),
 )
 
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("secret_hash", sa.Text, nullable=False, unique=True),  # SHA-256 of the whole secret, hex
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("groups", sa.Text, nullable=False),
+    sa.Column("scopes", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float),
+    sa.Column("revoked_at", sa.Float),
+    sa.Column("last_used_at", sa.Float),
+    sa.Column("requests_per_minute", sa.Integer),
+    sa.Column("daily_tokens", sa.BigInteger),
+    sa.Column("daily_usd", sa.Float),
+)
+
+key_usage = sa.Table(
+    "key_usage",
+    metadata,
+    sa.Column("day", sa.Text, primary_key=True),  # YYYY-MM-DD, UTC; first, because a day is what is read
+    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("usd", sa.Float, nullable=False),
+)
+
+query_log = sa.Table(
+    "query_log",
+    metadata,
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("key_id", sa.Text),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("groups", sa.Text, nullable=False),
+    sa.Column("operator", sa.Boolean, nullable=False),
+    sa.Column("question_hash", sa.Text, nullable=False),  # keyed: see query/pepper.py
+    sa.Column("question", sa.Text),  # NULL unless RAG_QUERY_LOG is full
+    sa.Column("answer", sa.Text),
+    sa.Column("release_id", sa.Text),
+    sa.Column("profile", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("cache", sa.Text, nullable=False),
+    sa.Column("generator", sa.Text, nullable=False),
+    sa.Column("refused", sa.Boolean, nullable=False),
+    sa.Column("degraded", sa.Text, nullable=False),
+    sa.Column("documents", sa.Text, nullable=False),
+    sa.Column("total_ms", sa.Float, nullable=False),
+    sa.Column("timings_ms", sa.Text, nullable=False),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("completion_tokens", sa.Integer, nullable=False),
+    sa.Column("embedding_tokens", sa.Integer, nullable=False),
+    sa.Column("cost_usd", sa.Float),  # NULL: a price is unknown
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("trace_id", sa.Text),
+    sa.Index("query_log_at", "at"),
+)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("feedback_id", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("key_id", sa.Text, nullable=False),  # empty: asked without a key. NULLs would never be equal.
+    sa.Column("rating", sa.Integer, nullable=False),  # -1 or 1
+    sa.Column("comment", sa.Text),
+    sa.UniqueConstraint("request_id", "key_id"),
+    sa.Index("feedback_at", "at"),
+)
+
 DeadLetterStates = ("open", "replaying", "resolved", "discarded")
 
 
@@ -179,7 +251,11 @@ def _create_all(connection: sa.Connection) -> None:
     metadata.create_all(connection, checkfirst=True)
 
 
-MIGRATIONS: list[Callable[[sa.Connection], None]] = [_create_all]
+def _add_query_side(connection: sa.Connection) -> None:
+    metadata.create_all(connection, tables=[api_keys, key_usage, query_log, feedback], checkfirst=True)
+
+
+MIGRATIONS: list[Callable[[sa.Connection], None]] = [_create_all, _add_query_side]
 """``MIGRATIONS[n]`` takes version n to n + 1. The first creates today's tables; a later change to a
 table is both made above and written as a new migration guarded by the inspector, because a new
 ledger gets today's tables at once and then every migration."""

@@ -1,4 +1,4 @@
-"""Daily work that no run waits for: unreferenced bytes, litter, a full comparison of the index."""
+"""Daily work that no run waits for: unreferenced bytes, litter, old log rows, a full comparison of the index."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def housekeeping(bench: Workbench) -> dict[str, int]:
 
     Documents that the index holds wrongly are marked dirty: the next ingest writes them again.
     """
+    forgotten = _forget_old_questions(bench)  # first: no outage of a store may keep them longer
     orphans = bench.segments.collect_garbage()
     merged = sum(bench.segments.compact(stage)["merged"] for stage in ("parse", "chunk", "embed"))
     blobs = _collect_blobs(bench)
@@ -29,6 +30,19 @@ def housekeeping(bench: Workbench) -> dict[str, int]:
         "blobs_deleted": blobs,
         "ghost_chunks": audit.ghosts,
         "missing_chunks": audit.missing,
+        **forgotten,
+    }
+
+
+def _forget_old_questions(bench: Workbench) -> dict[str, int]:
+    """Delete rows of the query log, and feedback, that are older than RAG_QUERY_LOG_DAYS (0 keeps them)."""
+    days = bench.settings.query_log_days
+    if days == 0:
+        return {"query_log_rows_deleted": 0, "feedback_deleted": 0}
+    before = time.time() - days * 86_400
+    return {
+        "query_log_rows_deleted": bench.ledger.query_log.delete_before(before),
+        "feedback_deleted": bench.ledger.feedback.delete_before(before),
     }
 
 

@@ -1,0 +1,22 @@
+-- The ledger as schema version 1 created it on SQLite (PostgreSQL: segment_id is SERIAL). Never edited.
+CREATE TABLE artifacts ( stage TEXT NOT NULL, "key" TEXT NOT NULL, segment_id INTEGER NOT NULL, items INTEGER NOT NULL, tokens INTEGER NOT NULL, PRIMARY KEY (stage, "key") );
+CREATE INDEX artifacts_segment ON artifacts (segment_id);
+CREATE TABLE buckets ( bucket TEXT NOT NULL, generation INTEGER NOT NULL, manifest_hash TEXT NOT NULL, documents INTEGER NOT NULL, updated_at FLOAT NOT NULL, PRIMARY KEY (bucket) );
+CREATE TABLE dead_letters ( dead_letter_id TEXT NOT NULL, document_id TEXT NOT NULL, version_id TEXT NOT NULL, stage TEXT NOT NULL, source TEXT NOT NULL, uri TEXT NOT NULL, bucket TEXT NOT NULL, content_hash TEXT NOT NULL, error_code TEXT NOT NULL, message TEXT NOT NULL, attempts INTEGER NOT NULL, first_seen_at FLOAT NOT NULL, last_seen_at FLOAT NOT NULL, next_retry_at FLOAT, state TEXT NOT NULL, resolution TEXT, run_id TEXT NOT NULL, trace_id TEXT, PRIMARY KEY (dead_letter_id), UNIQUE (document_id, version_id, stage) );
+CREATE INDEX dead_letters_state ON dead_letters (state, bucket);
+CREATE TABLE documents ( document_id TEXT NOT NULL, source TEXT NOT NULL, uri TEXT NOT NULL, bucket TEXT NOT NULL, live BOOLEAN NOT NULL, generation INTEGER NOT NULL, change_token TEXT NOT NULL, size BIGINT NOT NULL, modified_at FLOAT, content_hash TEXT NOT NULL, metadata_hash TEXT NOT NULL, metadata TEXT NOT NULL, snapshot_id TEXT NOT NULL, run_id TEXT NOT NULL, first_seen_at FLOAT NOT NULL, changed_at FLOAT NOT NULL, PRIMARY KEY (document_id) );
+CREATE INDEX documents_bucket ON documents (bucket);
+CREATE INDEX documents_content ON documents (content_hash);
+CREATE INDEX documents_source ON documents (source);
+CREATE TABLE embedded_sets ( chunk_set_key TEXT NOT NULL, embedder TEXT NOT NULL, PRIMARY KEY (chunk_set_key, embedder) );
+CREATE TABLE index_entries ( release_id TEXT NOT NULL, document_id TEXT NOT NULL, bucket TEXT NOT NULL, version_id TEXT, content_hash TEXT NOT NULL, metadata_hash TEXT NOT NULL, chunk_count INTEGER NOT NULL, indexed_at FLOAT NOT NULL, run_id TEXT NOT NULL, PRIMARY KEY (release_id, document_id) );
+CREATE INDEX index_entries_bucket ON index_entries (release_id, bucket);
+CREATE TABLE ledger_version ( version INTEGER NOT NULL );
+CREATE TABLE releases ( release_id TEXT NOT NULL, index_name TEXT NOT NULL, fingerprint TEXT NOT NULL, pipeline TEXT NOT NULL, state TEXT NOT NULL, created_at FLOAT NOT NULL, promoted_at FLOAT, verified_state TEXT, PRIMARY KEY (release_id) );
+CREATE TABLE run_counters ( run_id TEXT NOT NULL, name TEXT NOT NULL, value FLOAT NOT NULL, PRIMARY KEY (run_id, name) );
+CREATE TABLE runs ( run_id TEXT NOT NULL, started_at FLOAT NOT NULL, finished_at FLOAT, sources TEXT NOT NULL, PRIMARY KEY (run_id) );
+CREATE INDEX runs_started ON runs (started_at);
+CREATE TABLE segments ( segment_id INTEGER NOT NULL, stage TEXT NOT NULL, object_key TEXT NOT NULL, rows INTEGER NOT NULL, bytes BIGINT NOT NULL, created_at FLOAT NOT NULL, PRIMARY KEY (segment_id), UNIQUE (object_key) );
+CREATE INDEX segments_stage ON segments (stage);
+CREATE TABLE snapshots ( snapshot_id TEXT NOT NULL, source TEXT NOT NULL, run_id TEXT NOT NULL, listed_at FLOAT NOT NULL, documents INTEGER NOT NULL, PRIMARY KEY (snapshot_id) );
+CREATE TABLE sources ( name TEXT NOT NULL, spec TEXT NOT NULL, origin TEXT NOT NULL, registered_at FLOAT NOT NULL, listed_at FLOAT, listed_count INTEGER, listed_bytes BIGINT, problem TEXT, PRIMARY KEY (name) );
