@@ -132,7 +132,7 @@ def show(found: Retrieval) -> None:
 
 
 def _batch(bench: Workbench, retriever: Retriever, index: str, path: Path, ask: dict[str, Any]) -> None:
-    questions = _questions(path)
+    questions = questions_of(path)
     for start in range(0, len(questions), BATCH):
         part = questions[start : start + BATCH]
         found = bench.run(retriever.retrieve_many(index, [text for _, text in part], **ask))
@@ -141,7 +141,12 @@ def _batch(bench: Workbench, retriever: Retriever, index: str, path: Path, ask: 
     sys.stdout.flush()
 
 
-def _questions(path: Path) -> list[tuple[Any, str]]:
+def questions_of(path: Path) -> list[tuple[Any, str]]:
+    """Read a question set: JSONL of ``{"id", "text"}``.
+
+    Raises:
+        ConfigurationError: no such file, or a line that is something else.
+    """
     if not path.is_file():
         raise ConfigurationError(f"--batch: {path} does not exist")
     questions: list[tuple[Any, str]] = []

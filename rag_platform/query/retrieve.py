@@ -15,24 +15,19 @@ from rag_platform.backends.vector_stores.base import Leg, SearchRequest, VectorS
 from rag_platform.backends.vector_stores.filters import Filter
 from rag_platform.errors import DependencyError, EmbeddingRefused
 from rag_platform.query import fuse
+from rag_platform.query.answer import Degradation
 from rag_platform.records import Hit, Principal, SearchMode
 from rag_platform.settings import Settings
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
+
+Legs = Mapping[Leg, Sequence[Hit]]
 
 LEGS: dict[SearchMode, tuple[Leg, ...]] = {
     "hybrid": ("vector", "keyword"),
     "vector": ("vector",),
     "keyword": ("keyword",),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Degradation:
-    """A stage that did not do its part, and why (an error's class, never its text)."""
-
-    stage: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +39,14 @@ class Retrieval:
         mode: what was done; ``keyword`` for a hybrid question whose embedding failed.
         timings_ms: wall time of ``embed``, ``search`` and ``fuse`` in milliseconds.
         degraded: empty when everything that was asked for was done.
+        legs: what each leg found, with its own scores.
     """
 
     hits: list[Hit]
     mode: SearchMode
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     degraded: tuple[Degradation, ...] = ()
+    legs: Legs = field(default_factory=dict)
 
 
 class Retriever:
@@ -139,15 +136,49 @@ class Retriever:
     ) -> Retrieval:
         started = time.perf_counter()
         depth = k if len(LEGS[mode]) == 1 else max(k, self._settings.candidates)
-        request = SearchRequest(principal, depth, LEGS[mode], text=question, vector=vector, where=where)
-        legs = (await self._store.search(index, request)).legs
+        legs = await search_legs(self._store, index, [(question, vector)], principal, mode, where, depth)
         searched = time.perf_counter()
-        if mode != "hybrid":
-            [hits] = legs.values()
-        elif self._settings.fusion == "rrf":
-            hits = fuse.reciprocal_rank(legs, k=k)
-        else:
-            hits = fuse.linear(legs, vector_weight=self._settings.fusion_vector_weight, k=k)
+        hits = ranked(legs, self._settings, k)
         fused = time.perf_counter()
         spent = {**timings, "search": (searched - started) * 1000, "fuse": (fused - searched) * 1000}
-        return Retrieval(list(hits), mode, spent, degraded)
+        return Retrieval(hits, mode, spent, degraded, legs)
+
+
+async def search_legs(
+    store: VectorStore,
+    index: str,
+    wordings: Sequence[tuple[str, Vector | None]],
+    principal: Principal,
+    mode: SearchMode,
+    where: Filter | None,
+    depth: int,
+) -> Legs:
+    """Search every wording of a question (text, and its vector where the mode needs one) and return the legs:
+    of each, the ``depth`` best chunks by the best score that any wording gave them.
+
+    Raises:
+        KeyError: no such index.
+        DependencyError: the store failed.
+    """
+    requests = [SearchRequest(principal, depth, LEGS[mode], text=t, vector=v, where=where) for t, v in wordings]
+    found = await asyncio.gather(*(store.search(index, request) for request in requests))
+    if len(found) == 1:
+        return found[0].legs
+    merged: dict[Leg, list[Hit]] = {}
+    for leg in LEGS[mode]:
+        best: dict[str, Hit] = {}
+        for hit in (h for result in found for h in result.legs[leg]):
+            if hit.chunk_id not in best or hit.score > best[hit.chunk_id].score:
+                best[hit.chunk_id] = hit
+        merged[leg] = sorted(best.values(), key=lambda h: (-h.score, h.chunk_id))[:depth]
+    return merged
+
+
+def ranked(legs: Legs, settings: Settings, k: int) -> list[Hit]:
+    """Return the ``k`` best hits of all legs, fused as the settings say; a single leg keeps its scores."""
+    if len(legs) == 1:
+        [hits] = legs.values()
+        return list(hits[:k])
+    if settings.fusion == "rrf":
+        return fuse.reciprocal_rank(legs, k=k)
+    return fuse.linear(legs, vector_weight=settings.fusion_vector_weight, k=k)

@@ -1,0 +1,112 @@
+"""Builds, from settings, everything that a question is answered with. Connects to nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from rag_platform import backends
+from rag_platform.backends.caches.base import Cache
+from rag_platform.backends.guard import Guard
+from rag_platform.backends.llms.base import LLM
+from rag_platform.backends.llms.fallback import FallbackLLM
+from rag_platform.backends.llms.guarded import GuardedLLM
+from rag_platform.backends.prices import PriceBook
+from rag_platform.backends.rerankers.base import Reranker
+from rag_platform.backends.rerankers.fallback import FallbackReranker
+from rag_platform.backends.rerankers.guarded import GuardedReranker
+from rag_platform.backends.token_encoder import TokenEncoder
+from rag_platform.backends.vector_stores.base import VectorStore
+from rag_platform.query.cache import AnswerCache
+from rag_platform.query.extract import Extractor
+from rag_platform.query.pipeline import Parts
+from rag_platform.query.prompts import PROMPT_VERSION
+from rag_platform.settings import Settings
+from rag_platform.tracing import Tracing
+
+REPLICA = "keyword_replica"
+"""Folder below RAG_HOME of the keyword index that answers while a server store does not."""
+
+
+def open_parts(settings: Settings, cache: AnswerCache, tracing: Tracing) -> Parts:
+    """
+    Raises:
+        ConfigurationError: a backend is unknown, not installed, or set up so that it cannot work.
+    """
+    encoder = TokenEncoder(settings)
+    store: VectorStore = backends.load("vector_stores", settings.vector_store).build(settings)
+    return Parts(
+        settings=settings,
+        store=store,
+        replica=_replica(settings, store),
+        embedder=backends.load("embedders", settings.embedder).build(settings),
+        encoder=encoder,
+        extractor=Extractor(encoder),
+        llm=_llm(settings),
+        reranker=_reranker(settings),
+        cache=cache,
+        prices=PriceBook(settings.prices_file),
+        tracing=tracing,
+        store_guard=Guard("vector_store", concurrency=8 * settings.cores, failures=3, pause_s=1.0),
+        embedder_guard=Guard("embedder", concurrency=8 * settings.cores, failures=3, pause_s=1.0, attempts=1),
+    )
+
+
+def open_cache(settings: Settings) -> Cache | None:
+    """Return the cache that the settings name; None for `RAG_CACHE=none`."""
+    if settings.cache == "none":
+        return None
+    built: Cache = backends.load("caches", settings.cache).build(settings)
+    return built
+
+
+def fingerprints(parts: Parts) -> tuple[str, str, str, str]:
+    """What of the models makes an answer another one, for ``scope``: generator, reranker, prompt, retrieval."""
+    llm, reranker, s = parts.llm, parts.reranker, parts.settings
+    return (
+        "extractive" if llm is None else llm.spec.fingerprint,
+        "none" if reranker is None else reranker.spec.fingerprint,
+        PROMPT_VERSION,
+        f"{parts.embedder.spec.fingerprint}:{s.fusion}:{s.fusion_vector_weight}",
+    )
+
+
+def _replica(settings: Settings, store: VectorStore) -> VectorStore | None:
+    if store.capabilities.survives_server_outage:
+        return None
+    local = dataclasses.replace(settings, index_url=str(settings.root / REPLICA))
+    built: VectorStore = backends.load("vector_stores", "lancedb").build(local)
+    return built
+
+
+def _llm(settings: Settings) -> LLM | None:
+    def guarded(vendor: str, prefix: str) -> LLM:
+        llm: Any = backends.load("llms", vendor).build(settings, prefix)
+        return GuardedLLM(
+            llm, Guard(f"llm:{llm.spec.model}", concurrency=llm.spec.concurrency, failures=3, pause_s=1.0)
+        )
+
+    if settings.llm == "extractive":
+        return None
+    first = guarded(settings.llm, "RAG_LLM_")
+    if not settings.llm_fallback:
+        return first
+    return FallbackLLM([first, guarded(settings.llm_fallback, "RAG_LLM_FALLBACK_")])
+
+
+def _reranker(settings: Settings) -> Reranker | None:
+    def guarded(vendor: str, prefix: str) -> Reranker:
+        module = backends.load("rerankers", vendor)
+        # Only a service can be had twice, with settings of its own each time.
+        remote = "prefix" in inspect.signature(module.build).parameters
+        reranker: Any = module.build(settings, prefix) if remote else module.build(settings)
+        at_once = 16 if remote else 2 * settings.cores
+        return GuardedReranker(reranker, Guard(f"reranker:{vendor}", concurrency=at_once, failures=3, pause_s=1.0))
+
+    if settings.reranker == "none":
+        return None
+    first = guarded(settings.reranker, "RAG_RERANK_")
+    if settings.reranker_fallback in ("", "none"):
+        return first
+    return FallbackReranker([first, guarded(settings.reranker_fallback, "RAG_RERANK_FALLBACK_")])
