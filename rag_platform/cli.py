@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from rag_platform import __version__
-from rag_platform.commands import dead_letters, demo, doctor, ingest, plan, retrieve, status, up
+from rag_platform.commands import ask, dead_letters, demo, doctor, ingest, keys, plan, retrieve, serve, status, up
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,10 +32,13 @@ app.command("ingest")(ingest.ingest)
 app.command("plan")(plan.plan)
 app.command("status")(status.status)
 app.command("retrieve")(retrieve.retrieve)
+app.command("ask")(ask.ask)
+app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 app.command("up")(up.up)
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(keys.app, name="keys")
 app.add_typer(status.index_app, name="index")
 app.add_typer(status.config_app, name="config")
 app.add_typer(status.sources_app, name="sources")

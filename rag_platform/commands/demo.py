@@ -1,19 +1,22 @@
-"""``rag demo``: ingest the project's own documentation, then ask it three questions."""
+"""``rag demo``: ingest the project's own documentation, then ask it three questions over HTTP, twice."""
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from rag_platform.commands import console
+from rag_platform.commands.ask import show as show_answer
 from rag_platform.commands.ingest import register, run_ingest, show
-from rag_platform.commands.retrieve import open_retriever
-from rag_platform.commands.retrieve import show as show_passages
+from rag_platform.commands.up import API_HOST, free_port, start_api, stop, wait_until_up
 from rag_platform.errors import ConfigurationError
 from rag_platform.ingestion.workbench import Workbench
-from rag_platform.records import LOCAL_OPERATOR
+from rag_platform.query.answer import Answer
 
 SOURCE = "docs"
 QUESTIONS = (
@@ -28,7 +31,7 @@ def demo(
     docs: Annotated[Path | None, typer.Option(help="Folder to ingest; default: this project's docs/.")] = None,
 ) -> None:
     """Ingest this project's docs/ (Markdown, PDF, DOCX, PPTX, XLSX, HTML, EML, a scan, a few broken files) and
-    ask three questions."""
+    ask three questions over HTTP, twice."""
     folder = docs or console.project_root() / "docs"
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} does not exist: run the demo from a checkout, or give --docs")
@@ -43,13 +46,31 @@ def demo(
     o.print(f"\n[bold]2. Dead letters[/bold]: {len(letters)} broken files did not stop the others")
     if letters:
         console.show_table("", ("document", "why"), ((x.uri, f"{x.stage}: {x.message}") for x in letters))
-    o.print("\n[bold]3. Ask[/bold]")
-    with Workbench(settings) as bench:
-        index, retriever = open_retriever(bench)
-        for question in QUESTIONS:
-            o.print(f'\n[bold green]$ rag retrieve "{question}" -k 2[/bold green]')
-            show_passages(
-                bench.run(retriever.retrieve(index, question, principal=LOCAL_OPERATOR, k=2, mode="hybrid", where=None))
-            )
-    o.print("\nNext: `make up` shows all of this in the Dagster UI; `rag ingest --source YOUR_FOLDER --name yours`.")
+    o.print("\n[bold]3. Ask[/bold], over HTTP: the query API is started for that")
+    port = free_port(API_HOST)
+    api = start_api(port)
+    try:
+        wait_until_up("the query API", api, f"http://{API_HOST}:{port}/health/ready")
+        for again in (False, True):
+            if again:
+                o.print("\nThe same three again, from the cache:")
+            for question in QUESTIONS:
+                body = json.dumps({"question": question})
+                o.print(
+                    f"\n[bold green]$ curl http://{API_HOST}:{port}/v1/query -H 'Content-Type: application/json' "
+                    f"-d '{console.escape(body)}'[/bold green]"
+                )
+                show_answer(_post(f"http://{API_HOST}:{port}/v1/query", body))
+    finally:
+        stop(api)
+    o.print(
+        "\nNext: `make up` shows all of this in the Dagster UI and opens a playground for questions; "
+        "`rag ingest --source YOUR_FOLDER --name yours`."
+    )
     raise typer.Exit(code)
+
+
+def _post(url: str, body: str) -> Answer:
+    request = urllib.request.Request(url, body.encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return msgspec.json.decode(response.read(), type=Answer)

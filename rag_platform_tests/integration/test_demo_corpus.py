@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from rag_platform.settings import Settings
+from serve.settings import HttpSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -109,7 +110,7 @@ def test_every_setting_is_documented_with_its_default() -> None:
 def test_no_page_names_a_setting_that_does_not_exist() -> None:
     """Every RAG_ variable that a page mentions exists in the code."""
     known = {f"{prefix}{f.name.upper()}" for prefix, cls in _settings_classes() for f in _public_fields(cls)}
-    prefixes = {prefix for prefix, _ in _settings_classes()}
+    prefixes = {prefix for prefix, _ in _settings_classes()} | {"RAG_LLM_FALLBACK_", "RAG_RERANK_FALLBACK_"}
     for page in PAGES:
         for name in re.findall(r"\bRAG_[A-Z0-9_]+", page.read_text("utf-8")):
             assert name in known or name in prefixes, f"{page.name}: {name}"
@@ -212,10 +213,11 @@ def _settings_classes() -> Iterator[tuple[str, type]]:
     yield "RAG_", Settings
     package = ROOT / "rag_platform"
     for path in sorted((package / "backends").rglob("*.py")):
-        found = re.search(r'vendor\(Settings, "(RAG_\w+_)"\)', path.read_text("utf-8"))
+        found = re.search(r'(?:vendor\(Settings, |prefix: str = )"(RAG_\w+_)"', path.read_text("utf-8"))
         if found:
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             yield found[1], importlib.import_module(module).Settings
+    yield "RAG_HTTP_", HttpSettings
 
 
 def _public_fields(cls: type) -> list[dataclasses.Field[Any]]:
