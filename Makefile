@@ -7,8 +7,8 @@ STAMP  := $(VENV)/.installed
 .PHONY: help install demo up test lint format lock clean
 
 help:
-	@echo "make demo    install, ingest this project's docs, ask three questions"
-	@echo "make up      start the Dagster UI on http://127.0.0.1:3000"
+	@echo "make demo    install, ingest this project's docs, ask three questions over HTTP"
+	@echo "make up      start the Dagster UI on http://127.0.0.1:3000 and the query API on http://127.0.0.1:8000"
 	@echo "make test    run every test"
 	@echo "make lint    ruff, mypy and the import contracts"
 	@echo "make install only install into $(VENV)"

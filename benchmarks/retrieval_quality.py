@@ -1,11 +1,17 @@
-"""Retrieval quality of BM25, vectors and their fusion on two corpora with known answers.
+"""Retrieval quality of BM25, vectors, their fusion and the reranker on two corpora with known answers.
 
     python benchmarks/retrieval_quality.py [--data ../shared/data] [--sets squad aws_docs] [--questions 1000] [--home DIR]
+                                           [--reranker maxsim] [--rerank-depth 20]
 
 Each corpus is ingested by the real ``rag ingest`` (default settings) into a RAG_HOME below ``--home``, and
 the questions are asked by the real ``rag retrieve --batch``. A second run only asks the questions. Prints
 recall@5, recall@10, MRR@10 and nDCG@10, counted over documents (the best chunk of each): SQuAD paragraphs
 (one text file each), pages of AWS guides (Markdown as it is).
+
+The last row has the candidates of the linear fusion judged by the query pipeline's own rerank step, one
+question at a time and without its cache of passages (RAG_MAXSIM_CACHE_MB=0), so that its time is that of
+passages never seen before. Its last column is search and rerank together. Another reranker than maxsim
+takes its settings (RAG_RERANK_…, RAG_CROSS_ENCODER_…) from the environment.
 """
 
 from __future__ import annotations
@@ -23,6 +29,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rag_platform import backends
+from rag_platform.commands.retrieve import open_retriever
+from rag_platform.ingestion.workbench import Workbench
+from rag_platform.query.rerank import rerank
+from rag_platform.records import LOCAL_OPERATOR
+from rag_platform.settings import Settings
+
 DEPTH = 50
 """Chunks retrieved for each question, from which ten documents are ranked."""
 
@@ -34,14 +47,46 @@ METHODS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
+_KEPT = ("RAG_CACHE_DIR", "RAG_RERANK_", "RAG_CROSS_ENCODER_")
+
+
+def environment(home: Path, env: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the environment without the developer's own settings, for a home."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAG_") or k.startswith(_KEPT)}
+    return kept | {"RAG_HOME": str(home)} | (env or {})
+
+
 def rag(home: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
     """Run ``rag`` on a home and return its standard output."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAG_") or k == "RAG_CACHE_DIR"}
     command = [sys.executable, "-m", "rag_platform.cli", *arguments]
-    done = subprocess.run(
-        command, env=kept | {"RAG_HOME": str(home)} | (env or {}), stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run(command, env=environment(home, env), stdout=subprocess.PIPE, text=True, check=True)
     return done.stdout
+
+
+def reranked(home: Path, texts: Sequence[str], vendor: str, depth: int) -> list[tuple[list[str], float]]:
+    """Return (uris best first, milliseconds of search and rerank) of each question, by the steps of the query
+    pipeline: hybrid retrieval, linear fusion, and ``depth`` candidates judged by the reranker."""
+    settings = Settings.from_env(environment(home, {"RAG_FUSION": "linear", "RAG_MAXSIM_CACHE_MB": "0"}))
+    reranker = backends.load("rerankers", vendor).build(settings)
+    found: list[tuple[list[str], float]] = []
+    with Workbench(settings) as bench:
+        index, retriever = open_retriever(bench)
+
+        async def ask() -> None:
+            await reranker.ping()  # the model is loaded before the first question, as by a server
+            for start in range(0, len(texts), 50):
+                part = texts[start : start + 50]
+                for text, r in zip(
+                    part, await retriever.retrieve_many(index, part, LOCAL_OPERATOR, DEPTH), strict=True
+                ):
+                    started = time.perf_counter()
+                    hits = await rerank(reranker, text, r.hits, r.legs, depth=depth, timeout_s=60)
+                    spent = (time.perf_counter() - started) * 1000
+                    found.append(([h.uri for h in hits], r.timings_ms["search"] + spent))
+            await reranker.aclose()
+
+        bench.run(ask())
+    return found
 
 
 def corpus_folder(corpus: Path, home: Path) -> Path:
@@ -82,7 +127,7 @@ def metrics(ranked: Sequence[str], right: set[str]) -> tuple[float, float, float
     )
 
 
-def evaluate(corpus: Path, home: Path, limit: int) -> None:
+def evaluate(corpus: Path, home: Path, limit: int, reranker: str, rerank_depth: int) -> None:
     """Ingest one corpus and print one line a method."""
     started = time.perf_counter()
     done = json.loads(
@@ -94,18 +139,28 @@ def evaluate(corpus: Path, home: Path, limit: int) -> None:
         f"\n{corpus.name}: {status['documents']} documents, {status['chunks']} chunks ({done['embedded']} texts embedded now, "
         f"{time.perf_counter() - started:.0f} s), {len(asked)} questions"
     )
-    print(f"{'':15}{'recall@5':>10}{'recall@10':>11}{'MRR@10':>9}{'nDCG@10':>9}{'ms/search':>11}", flush=True)
+    print(f"{'':19}{'recall@5':>10}{'recall@10':>11}{'MRR@10':>9}{'nDCG@10':>9}{'ms/search':>11}", flush=True)
     batch = home / "questions.jsonl"
     batch.write_text("".join(json.dumps({"id": n, "text": text}) + "\n" for n, (text, _) in enumerate(asked)))
+    rights = [right for _, right in asked]
     for name, (mode, env) in METHODS.items():
         lines = rag(home, "retrieve", "--batch", str(batch), "-k", str(DEPTH), "--mode", mode, env=env).splitlines()
-        scores, spent = [], []
-        for answer, (_, right) in zip(map(json.loads, lines), asked, strict=True):
-            ranked = dict.fromkeys(r["uri"].removesuffix(".txt") for r in answer["results"])
-            scores.append(metrics(list(ranked), right))
-            spent.append(answer["timings_ms"]["search"])
-        r5, r10, mrr, ndcg = (statistics.fmean(column) for column in zip(*scores, strict=True))
-        print(f"{name:15}{r5:>10.3f}{r10:>11.3f}{mrr:>9.3f}{ndcg:>9.3f}{statistics.median(spent):>11.1f}", flush=True)
+        answers = [json.loads(line) for line in lines]
+        show(name, [([r["uri"] for r in a["results"]], a["timings_ms"]["search"]) for a in answers], rights)
+    if reranker != "none":
+        found = reranked(home, [text for text, _ in asked], reranker, rerank_depth)
+        show(f"hybrid + {reranker}", found, rights)
+
+
+def show(name: str, found: Sequence[tuple[Sequence[str], float]], rights: Sequence[set[str]]) -> None:
+    """Print one line: the means of the metrics and the median time of (uris best first, milliseconds)."""
+    scores = [
+        metrics(list(dict.fromkeys(uri.removesuffix(".txt") for uri in uris)), right)
+        for (uris, _), right in zip(found, rights, strict=True)
+    ]
+    r5, r10, mrr, ndcg = (statistics.fmean(column) for column in zip(*scores, strict=True))
+    spent = statistics.median(ms for _, ms in found)
+    print(f"{name:19}{r5:>10.3f}{r10:>11.3f}{mrr:>9.3f}{ndcg:>9.3f}{spent:>11.1f}", flush=True)
 
 
 def main() -> None:
@@ -114,11 +169,13 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["squad", "aws_docs"])
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "rag-retrieval-quality")
+    parser.add_argument("--reranker", default="maxsim", help="maxsim, cross_encoder, cohere_compatible or none")
+    parser.add_argument("--rerank-depth", type=int, default=20)
     options = parser.parse_args()
     for name in options.sets:
         home = options.home / name
         home.mkdir(parents=True, exist_ok=True)
-        evaluate(options.data / name, home, options.questions)
+        evaluate(options.data / name, home, options.questions, options.reranker, options.rerank_depth)
 
 
 if __name__ == "__main__":
