@@ -47,6 +47,8 @@ GRACE_S = 0.1
 CLOSE_TIMEOUT_S = 5.0
 LEDGER_TIMEOUT_S = 5.0
 WARM_UP_S = 10.0
+LOGGED_HITS = 20
+"""Of what an answer was made from, how much the query log keeps: what a replay compares."""
 
 T = TypeVar("T")
 
@@ -195,7 +197,7 @@ class QueryService:
             timings = {**answer.timings_ms, "total": round(clock.elapsed_ms, 3)}
             answer = msgspec.structs.replace(answer, timings_ms=timings)
             accounting.describe(span, answer)
-            accounting.answered(self.query_log, q, answer, () if run is None else run.hits, span.trace_id)
+            accounting.answered(self.query_log, q, answer, () if run is None else run.hits[:LOGGED_HITS], span.trace_id)
         return answer
 
     async def _join(self, q: Question, release: Release, clock: Clock, emit: Emit) -> tuple[Answer, Run | None]:

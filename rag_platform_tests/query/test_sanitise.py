@@ -111,7 +111,7 @@ def test_no_foreign_address_and_no_image_comes_through(text: str) -> None:
     """Whatever the model writes, only addresses of the passages are left, and nothing that loads by itself."""
     left = sanitise(text, ALLOWED)
     assert not re.search(r"!\[[^\]]*\]\(", left)
-    assert not re.search(r"<\s*(?:img|a|iframe|script)\b[^<>]*>", left, re.I)
+    assert not re.search(r"<(?:img|a|iframe|script)\b[^<>]*>", left, re.I)  # with a blank behind "<" it is text
     for address in re.findall(r"(?:https?://|www\.)[^\s<>\"'`|^{}\[\]!，。]+", left):
         assert any(address.startswith(known) for known in ALLOWED)
     for target in re.findall(r"\]\(([^)]*)\)", left):
