@@ -155,7 +155,10 @@ class _Check:
         key = (number, found.start, found.end)
         if key not in self._numbers:
             self._numbers[key] = len(self.citations) + 1
-            self.citations.append(_citation(self._numbers[key], self._evidence[number].passage, found))
+            passage = self._evidence[number].passage
+            start, end = passage.start + found.start, passage.start + found.end
+            quote = passage.text[found.start : found.end]
+            self.citations.append(passage.citation(self._numbers[key], start, end, quote, passage.score))
         return self._numbers[key]
 
 
@@ -189,24 +192,3 @@ def _tidied(text: str) -> str:
     text = _LIST_OF_SOURCES.sub("", text)
     text = _ALONE.sub(r" \2\1", text)
     return _BEHIND.sub(r" \2\1", text)
-
-
-def _citation(number: int, passage: Passage, found: Found) -> Citation:
-    hit = passage.hit
-    return Citation(
-        number=number,
-        chunk_id=hit.chunk_id,
-        document_id=hit.document_id,
-        source=hit.source,
-        uri=hit.uri,
-        title=hit.title,
-        page=hit.page,
-        heading_path=hit.heading_path,
-        start=passage.start + found.start,
-        end=passage.start + found.end,
-        quote=passage.text[found.start : found.end],
-        score=passage.score,
-        version_id=hit.version_id,
-        snapshot_id=hit.snapshot_id,
-        run_id=hit.run_id,
-    )

@@ -100,33 +100,15 @@ def compose(
     if not extraction.quotes:
         return REFUSAL, []
     by_number = {p.number: p for p in passages}
-    cited = [_citation(n, q, by_number[q.passage_number]) for n, q in enumerate(extraction.quotes, 1)]
+    cited = [
+        by_number[q.passage_number].citation(n, q.start, q.end, q.text, q.score)
+        for n, q in enumerate(extraction.quotes, 1)
+    ]
     lines = []
     for citation, quote in zip(cited, extraction.quotes, strict=True):
         shown = sanitise(unescaped(quote.text), addresses([by_number[quote.passage_number]])).strip()
         lines.append(f"“{shown}” [{citation.number}]")
     return "\n\n".join([opening, *lines]), cited
-
-
-def _citation(number: int, quote: Quote, passage: Passage) -> Citation:
-    hit = passage.hit
-    return Citation(
-        number=number,
-        chunk_id=hit.chunk_id,
-        document_id=hit.document_id,
-        source=hit.source,
-        uri=hit.uri,
-        title=hit.title,
-        page=hit.page,
-        heading_path=hit.heading_path,
-        start=quote.start,
-        end=quote.end,
-        quote=quote.text,
-        score=quote.score,
-        version_id=hit.version_id,
-        snapshot_id=hit.snapshot_id,
-        run_id=hit.run_id,
-    )
 
 
 class _Reading:
