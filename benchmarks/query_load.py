@@ -9,18 +9,24 @@ counts from the moment at which it was due, whether or not the server was ready 
 
     empty      POST of a small JSON body, validated, answered with a small one: the floor of the web stack
     exact      a question that is cached under exactly these words
-    semantic   a new wording of a cached question (the same, with a word of politeness in front)
+    semantic   a wording, never used before, of a cached question (what people put in front of questions)
     retrieve   /v1/retrieve of a question never asked before, profile fast (no rerank)
     answer     /v1/query of a question never asked before, extractive, profile fast
 
-Floors measured in the same run, in this process, one at a time: the question's embedding, and the raw hybrid
-search of the index. Client and server share the machine's cores: read the ratios before the numbers.
+Questions that are refused are never cached, and are left out of `exact` and `semantic`. `odd` counts answers that
+are not what the row is about (misses among the hits, errors).
+
+Each floor is measured right after its row, with the same arrivals at the same rate, because latency depends on both
+(an idle machine wakes slowly, a busy one queues): the empty endpoint; in this process, without HTTP or service, the
+question's embedding, and embedding and raw hybrid search. Client and server share the machine's cores: read the
+ratios before the numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -33,7 +39,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "squad"
@@ -89,6 +95,8 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
+        if self._streams is not None and self._streams[0].at_eof():  # the server has closed it for idleness
+            self.close()
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
@@ -101,6 +109,7 @@ class Connection:
     def close(self) -> None:
         if self._streams is not None:
             self._streams[1].close()
+            self._streams = None
 
 
 async def capacity(kind: Kind, seconds: float, connections: int = 4) -> float:
@@ -122,21 +131,16 @@ async def capacity(kind: Kind, seconds: float, connections: int = 4) -> float:
     return done / (time.perf_counter() - started)
 
 
-async def open_loop(kind: Kind, rate: float, seconds: float) -> tuple[list[float], int]:
+async def open_loop(ask: Callable[[], Awaitable[bool]], rate: float, seconds: float) -> tuple[list[float], int]:
     """Latencies in ms, from the moment each request was due, and how many answers were not as expected."""
-    idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-    for _ in range(CONNECTIONS):
-        idle.put_nowait(Connection(kind.port))
     latencies: list[float] = []
     odd = 0
 
-    async def ask(due: float) -> None:
+    async def one(due: float) -> None:
         nonlocal odd
-        connection = await idle.get()
-        status, body = await connection.post(kind.path, next(kind.bodies))
+        good = await ask()
         latencies.append((time.perf_counter() - due) * 1000)
-        odd += status != 200 or kind.expect.encode() not in body
-        idle.put_nowait(connection)
+        odd += not good
 
     rng = random.Random(1)
     due = time.perf_counter()
@@ -144,12 +148,44 @@ async def open_loop(kind: Kind, rate: float, seconds: float) -> tuple[list[float
     tasks = []
     while due < end:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        tasks.append(asyncio.create_task(ask(due)))
+        tasks.append(asyncio.create_task(one(due)))
         due += rng.expovariate(rate)
     await asyncio.gather(*tasks)
-    while not idle.empty():
-        idle.get_nowait().close()
     return latencies, odd
+
+
+@contextlib.contextmanager
+def client(kind: Kind) -> Iterator[Callable[[], Awaitable[bool]]]:
+    """What sends one request of this kind over one of ``CONNECTIONS`` and says whether the answer is as expected."""
+    idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    for _ in range(CONNECTIONS):
+        idle.put_nowait(Connection(kind.port))
+
+    async def ask() -> bool:
+        connection = await idle.get()
+        status, body = await connection.post(kind.path, next(kind.bodies))
+        idle.put_nowait(connection)
+        return status == 200 and kind.expect.encode() in body
+
+    try:
+        yield ask
+    finally:
+        while not idle.empty():
+            idle.get_nowait().close()
+
+
+async def cached(port: int, questions: list[str]) -> list[str]:
+    """Ask each question twice; return those whose second answer comes from the cache."""
+    connection = Connection(port)
+    kept = []
+    for question in questions:
+        body = json.dumps({"question": question}).encode()
+        await connection.post("/v1/query", body)
+        status, answer = await connection.post("/v1/query", body)
+        if status == 200 and b'"cache":"exact"' in answer:
+            kept.append(question)
+    connection.close()
+    return kept
 
 
 async def warm(kind: Kind, count: int) -> None:
@@ -159,8 +195,10 @@ async def warm(kind: Kind, count: int) -> None:
     connection.close()
 
 
-async def floors(home: Path, questions: list[str]) -> tuple[float, float]:
-    """Median ms of embedding a question, and of searching the index with it, one at a time."""
+@contextlib.asynccontextmanager
+async def parts(home: Path, questions: list[str]) -> AsyncIterator[tuple[Callable[..., Awaitable[bool]], ...]]:
+    """What embeds a question never embedded before, and what also searches the index with it: in this process, with
+    the same embedder and store, and nothing of the service around them."""
     from rag_platform import backends
     from rag_platform.ledger import open_ledger
     from rag_platform.query.retrieve import search_legs
@@ -173,25 +211,48 @@ async def floors(home: Path, questions: list[str]) -> tuple[float, float]:
     ledger = open_ledger(settings)
     release = ledger.releases.serving()
     assert release is not None, "nothing is indexed"
-    embed, search = [], []
-    for number, question in enumerate(questions):
-        started = time.perf_counter()
+    index, next_question = release.index_name, itertools.cycle(questions)
+
+    async def embed() -> bool:
+        return len((await embedder.embed([next(next_question)], kind="query")).vectors) == 1
+
+    async def embed_and_search() -> bool:
+        question = next(next_question)
         vector = (await embedder.embed([question], kind="query")).vectors[0]
-        embedded = time.perf_counter()
-        await search_legs(store, release.index_name, [(question, vector)], LOCAL_OPERATOR, "hybrid", None, 30)
-        if number >= 10:
-            embed.append((embedded - started) * 1000)
-            search.append((time.perf_counter() - embedded) * 1000)
-    await embedder.aclose()
-    await store.aclose()
-    ledger.close()
-    return statistics.median(embed), statistics.median(search)
+        return bool(await search_legs(store, index, [(question, vector)], LOCAL_OPERATOR, "hybrid", None, 30))
+
+    try:
+        for _ in range(10):
+            await embed_and_search()
+        yield embed, embed_and_search
+    finally:
+        await embedder.aclose()
+        await store.aclose()
+        ledger.close()
 
 
-def kinds(api: int, empty: int, questions: list[str]) -> list[Kind]:
+OPENINGS = ("hi", "hello", "hey", "please", "ok", "so", "and")
+REQUESTS = (
+    "can you tell me", "could you please tell me", "would you explain to me", "do you know", "does anyone know",
+    "I want to know", "I would like to know", "I need to find out", "I am wondering", "let me know", "tell me",
+)  # fmt: skip
+
+
+def wordings(questions: list[str]) -> Iterator[str]:
+    """Each question with something else in front each time, which changes nothing of what is asked."""
+    fronts = [
+        " ".join([*openings, request])
+        for size in (1, 2, 3)
+        for openings in itertools.product(OPENINGS, repeat=size)
+        for request in REQUESTS
+    ]
+    for front in itertools.cycle(fronts):
+        for question in questions:
+            yield f"{front}: {question}"
+
+
+def kinds(api: int, empty: int, known: list[str], new: list[str]) -> list[Kind]:
     rng = random.Random(3)
-    half = len(questions) // 2
-    known, new = questions[:200], questions[half:]
 
     def body(**fields: object) -> bytes:
         return json.dumps(fields).encode()
@@ -202,42 +263,49 @@ def kinds(api: int, empty: int, questions: list[str]) -> list[Kind]:
             for question in new:
                 yield make(question if round_ == 0 else f"{question} (part {round_ * 1000 + rng.randrange(1000)})")
 
-    cached = [body(question=q) for q in known]
-    polite = itertools.cycle(["Please tell me:", "I would like to know,", "Could you say", "Tell me,", "Well,"])
+    hits = [body(question=q) for q in known]
     return [
-        Kind("empty", empty, "/empty", itertools.cycle(cached)),
-        Kind("exact", api, "/v1/query", itertools.cycle(cached), '"cache":"exact"'),
-        Kind(
-            "semantic",
-            api,
-            "/v1/query",
-            (body(question=f"{next(polite)} {rng.choice(known)} #{n}") for n in itertools.count()),
-        ),
+        Kind("empty", empty, "/empty", itertools.cycle(hits)),
+        Kind("exact", api, "/v1/query", itertools.cycle(hits), '"cache":"exact"'),
+        Kind("semantic", api, "/v1/query", (body(question=q) for q in wordings(known)), '"cache":"semantic"'),
         Kind("retrieve", api, "/v1/retrieve", fresh(lambda q: body(question=q, profile="fast"))),
         Kind("answer", api, "/v1/query", fresh(lambda q: body(question="So: " + q, profile="fast", use_cache=False))),
     ]
 
 
-async def measure(all_kinds: list[Kind], seconds: float, embed_ms: float, search_ms: float) -> None:
-    print(f"{'':<10}{'capacity/s':>12}{'offered/s':>12}{'P50 ms':>9}{'P95 ms':>9}{'P99 ms':>9}{'odd':>6}")
-    medians: dict[str, float] = {}
-    for kind in all_kinds:
-        if kind.name in ("exact", "semantic"):
-            await warm(dataclasses.replace(kind, bodies=all_kinds[0].bodies), 200)
+async def measure(home: Path, api: int, empty: int, questions: list[str], seconds: float) -> None:
+    known = await cached(api, questions[:200])
+    all_kinds = {k.name: k for k in kinds(api, empty, known, questions[len(questions) // 2 :])}
+    print(f"{'':<20}{'capacity/s':>12}{'offered/s':>12}{'P50 ms':>9}{'P95 ms':>9}{'P99 ms':>9}{'odd':>6}")
+
+    async def row(name: str, ask: Callable[[], Awaitable[bool]], rate: float, most: float | None = None) -> float:
+        latencies, odd = await open_loop(ask, rate, seconds)
+        cuts = statistics.quantiles(latencies, n=100)
+        shown = "" if most is None else f"{most:,.0f}"
+        print(
+            f"{name:<20}{shown:>12}{rate:>12,.0f}{cuts[49]:>9.2f}{cuts[94]:>9.2f}{cuts[98]:>9.2f}{odd:>6}", flush=True
+        )
+        return cuts[49]
+
+    async def half_load(name: str) -> tuple[float, float]:
+        kind = all_kinds[name]
         await warm(kind, 20)
         most = await capacity(kind, seconds / 3)
-        latencies, odd = await open_loop(kind, most / 2, seconds)
-        cuts = statistics.quantiles(latencies, n=100)
-        medians[kind.name] = cuts[49]
-        print(
-            f"{kind.name:<10}{most:>12,.0f}{most / 2:>12,.0f}{cuts[49]:>9.2f}{cuts[94]:>9.2f}{cuts[98]:>9.2f}{odd:>6}",
-            flush=True,
-        )
-    print(f"\nfloors, one at a time: embedding {embed_ms:.2f} ms, raw hybrid search {search_ms:.2f} ms")
-    print(f"exact / empty                       P50 ratio {medians['exact'] / medians['empty']:.2f}   (target 2)")
-    print(
-        f"retrieve / (embedding + raw search) P50 ratio {medians['retrieve'] / (embed_ms + search_ms):.2f}   (target 1.5)"
-    )
+        with client(kind) as ask:
+            return most / 2, await row(name, ask, most / 2, most)
+
+    async with parts(home, questions[-400:]) as (embed, embed_and_search):
+        await half_load("empty")
+        exact_rate, exact = await half_load("exact")
+        with client(all_kinds["empty"]) as ask:
+            floor = await row("  floor: empty", ask, exact_rate)
+        semantic_rate, _ = await half_load("semantic")
+        await row("  floor: embedding", embed, semantic_rate)
+        retrieve_rate, retrieve = await half_load("retrieve")
+        both = await row("  floor: emb.+search", embed_and_search, retrieve_rate)
+        await half_load("answer")
+    print(f"\nexact / empty                       P50 ratio {exact / floor:.2f}   (target 2)")
+    print(f"retrieve / (embedding + raw search) P50 ratio {retrieve / both:.2f}   (target 1.5)")
 
 
 def ingest(home: Path, data: Path) -> None:
@@ -265,7 +333,6 @@ def main() -> None:
         home = (arguments.home or Path(scratch)).absolute()
         if arguments.home is None:
             ingest(home, arguments.data)
-        embed_ms, search_ms = asyncio.run(floors(home, questions[-210:]))
         api, empty = free_port(), free_port()
         environment = os.environ | {"RAG_HOME": str(home), "RAG_QUERY_LOG": os.environ.get("RAG_QUERY_LOG", "metadata")}
         servers = [
@@ -277,7 +344,7 @@ def main() -> None:
         try:
             wait_for(f"http://127.0.0.1:{api}/health/live")
             wait_for(f"http://127.0.0.1:{empty}/empty")
-            asyncio.run(measure(kinds(api, empty, questions), arguments.seconds, embed_ms, search_ms))
+            asyncio.run(measure(home, api, empty, questions, arguments.seconds))
         finally:
             for server in servers:
                 server.terminate()

@@ -61,6 +61,7 @@ class Database:
         self._in_migration = False
         self._watcher: sqlite3.Connection | None = None
         self._watchers = 0
+        self._seen: tuple[int, int] | None = None
         self._watching = threading.Lock()
         self.url = sa.engine.make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -152,9 +153,10 @@ class Database:
                 stack.enter_context(self._advisory_locks(ordered, timeout_s))
             yield
 
-    def change_token(self) -> str | None:
-        """Return a token that moves with every commit of any connection; None where there is none (PostgreSQL,
-        a database that was not opened yet). Takes microseconds: no query, no transaction, no other thread.
+    def index_token(self) -> str | None:
+        """Return a token that moves with every commit, of any connection, that changes what an index holds; None
+        where there is none (PostgreSQL, a database that was not opened yet). Takes microseconds: no transaction
+        of the engine's, no other thread.
 
         Raises:
             DependencyError: the database cannot be read.
@@ -167,11 +169,16 @@ class Database:
                     # A connection of its own: its counter moves with what the others commit.
                     self._watcher = sqlite3.connect(self.url.database, timeout=0.05, check_same_thread=False)
                     self._watchers += 1
+                    self._seen = None
                 [version] = self._watcher.execute("PRAGMA data_version").fetchone()
+                if self._seen is None or self._seen[0] != version:
+                    # Most commits are the query log's: only the clock tells whether the index has changed.
+                    [ticks] = self._watcher.execute("SELECT ticks FROM index_clock").fetchone()
+                    self._seen = version, ticks
             except sqlite3.Error as e:
                 self._stop_watching()
                 raise DependencyError("ledger", "sqlite failed: its change counter cannot be read") from e
-            return f"{self._watchers}:{version}"
+            return f"{self._watchers}:{self._seen[1]}"
 
     def close(self) -> None:
         with self._watching:

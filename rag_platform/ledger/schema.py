@@ -129,6 +129,12 @@ index_entries = sa.Table(
     sa.Index("index_entries_bucket", "release_id", "bucket"),
 )
 
+index_clock = sa.Table(  # one row: how often index_entries has changed; kept by triggers, SQLite only
+    "index_clock",
+    metadata,
+    sa.Column("ticks", sa.Integer, nullable=False),
+)
+
 dead_letters = sa.Table(
     "dead_letters",
     metadata,
@@ -255,7 +261,20 @@ def _add_query_side(connection: sa.Connection) -> None:
     metadata.create_all(connection, tables=[api_keys, key_usage, query_log, feedback], checkfirst=True)
 
 
-MIGRATIONS: list[Callable[[sa.Connection], None]] = [_create_all, _add_query_side]
+def _add_index_clock(connection: sa.Connection) -> None:
+    metadata.create_all(connection, tables=[index_clock], checkfirst=True)
+    if connection.dialect.name != "sqlite":
+        return  # there, nothing but a query tells of a change
+    connection.execute(index_clock.delete())
+    connection.execute(index_clock.insert().values(ticks=0))
+    for event in ("INSERT", "UPDATE", "DELETE"):
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER IF NOT EXISTS index_clock_{event.lower()} AFTER {event} ON index_entries "
+            "BEGIN UPDATE index_clock SET ticks = ticks + 1; END"
+        )
+
+
+MIGRATIONS: list[Callable[[sa.Connection], None]] = [_create_all, _add_query_side, _add_index_clock]
 """``MIGRATIONS[n]`` takes version n to n + 1. The first creates today's tables; a later change to a
 table is both made above and written as a new migration guarded by the inspector, because a new
 ledger gets today's tables at once and then every migration."""

@@ -29,9 +29,9 @@ _MAX_THREADS = 4
 
 
 class Freshness:
-    """Asks one ledger, off the event loop; what it said holds until the ledger changes.
+    """Asks one ledger, off the event loop; what it said holds until an index changes.
 
-    Where the ledger has a change token (SQLite), an answer whose documents were looked up since the last
+    Where the ledger has a token for that (SQLite), an answer whose documents were looked up since the last
     change costs microseconds and no query. Elsewhere each look is a query, shared by those who ask together.
     """
 
@@ -53,7 +53,7 @@ class Freshness:
             return "outdated"  # an answer that rests on nothing
         try:
             # Read before the rows: a change between the two makes the next caller look again.
-            token = self._ledger.database.change_token()
+            token = self._ledger.database.index_token()
             found = self._remembered(token, release_id, versions)
             if found is None:
                 found = await self._look_up(release_id, versions)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +19,12 @@ from rag_platform.backends.embedders.tokenizers import (
     TiktokenTokenizer,
     encodable,
 )
+from rag_platform.backends.openai_clients import OpenAIClients
 from rag_platform.errors import ConfigurationError, DependencyError, DependencyTimeout, EmbeddingRefused
 from rag_platform.identity import fingerprint
 from rag_platform.records import EmbeddingBatch
 from rag_platform.settings import Settings as PlatformSettings
 from rag_platform.settings import setting
-
-if TYPE_CHECKING:
-    import openai
 
 NAME = "openai_compatible"
 _DEPENDENCY = f"embedder:{NAME}"
@@ -89,11 +86,7 @@ class OpenAICompatibleEmbedder:
 
     def __init__(self, own: Settings, api_key: str) -> None:
         self._own = own
-        self._api_key = api_key
-        # A client's connections belong to the event loop that opened them.
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, openai.AsyncOpenAI] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._clients = OpenAIClients(api_key, own.base_url, own.request_timeout_s)
 
     @cached_property
     def spec(self) -> EmbedderSpec:
@@ -143,7 +136,7 @@ class OpenAICompatibleEmbedder:
         if self._own.model in _LARGEST:
             options["dimensions"] = self._own.dimensions
         sent = [self._fitting(prefix + t) for t in texts]
-        client = await self._client()
+        client = await self._clients.get()
         from rag_platform.backends.openai_errors import mapped  # imports the SDK, as did the client
 
         try:
@@ -164,28 +157,7 @@ class OpenAICompatibleEmbedder:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.close()
-
-    async def _client(self) -> openai.AsyncOpenAI:
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            # In a thread: importing the SDK takes seconds, in which other requests must be answered.
-            fresh = await asyncio.to_thread(self._new_client)
-            client = self._clients.setdefault(loop, fresh)
-        return client
-
-    def _new_client(self) -> openai.AsyncOpenAI:
-        import openai
-
-        return openai.AsyncOpenAI(
-            api_key=self._api_key,
-            base_url=self._own.base_url or "https://api.openai.com/v1",
-            max_retries=0,  # the wrapper owns the retries
-            timeout=self._own.request_timeout_s,
-        )
+        await self._clients.aclose()
 
     def _fitting(self, text: str) -> str:
         """Cut at ``max_tokens``; the API refuses an empty string, and takes a space."""

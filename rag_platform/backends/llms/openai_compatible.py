@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_platform.backends.llms import openai_replies as replies
 from rag_platform.backends.llms.base import Completion, Delta, FinishReason, LLMSpec, Message, TokenUsage
+from rag_platform.backends.openai_clients import OpenAIClients
 from rag_platform.errors import ConfigurationError, DependencyError, DependencyTimeout, RequestRefused
 from rag_platform.identity import fingerprint
 from rag_platform.settings import Settings as PlatformSettings
@@ -77,10 +77,7 @@ class OpenAICompatibleLLM:
         names = ("max_completion_tokens", "max_tokens")
         self._limit_names = names if own.base_url is None else names[::-1]
         self._refused: frozenset[str] = frozenset()
-        # A client's connections belong to the event loop that opened them.
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, openai.AsyncOpenAI] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._clients = OpenAIClients(api_key, own.base_url, own.request_timeout_s)
 
     @cached_property
     def spec(self) -> LLMSpec:
@@ -152,20 +149,18 @@ class OpenAICompatibleLLM:
     async def ping(self) -> None:
         """List the models: needs the address and the key to be right, and generates nothing."""
         deadline = asyncio.get_running_loop().time() + min(_PING_TIMEOUT_S, self._own.request_timeout_s)
-        client = await self._within(deadline, self._client())
+        client = await self._within(deadline, self._clients.get())
         page = await self._within(deadline, _list_models(client))
         if not isinstance(getattr(page, "data", None), list):
             raise replies.nonsense(self._dependency)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.close()
+        await self._clients.aclose()
 
     async def _open(self, messages: Sequence[Message], max_tokens: int, temperature: float, *, stream: bool) -> Any:
         """Send the request; again without a parameter of ours that the server does not take."""
-        client = await self._client()
+        client = await self._clients.get()
         import openai
 
         sent: Any = [{"role": m.role, "content": m.content.encode("utf-8", "replace").decode()} for m in messages]
@@ -205,25 +200,6 @@ class OpenAICompatibleLLM:
 
     def _request_refused(self, what: str) -> RequestRefused:
         return RequestRefused(self._dependency, f"refused the request ({what})")
-
-    async def _client(self) -> openai.AsyncOpenAI:
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            # In a thread: importing the SDK takes seconds, in which other requests must be answered.
-            fresh = await asyncio.to_thread(self._new_client)
-            client = self._clients.setdefault(loop, fresh)
-        return client
-
-    def _new_client(self) -> openai.AsyncOpenAI:
-        import openai
-
-        return openai.AsyncOpenAI(
-            api_key=self._api_key,
-            base_url=self._own.base_url or "https://api.openai.com/v1",
-            max_retries=0,  # the guard owns the retries
-            timeout=self._own.request_timeout_s,
-        )
 
 
 async def _next(chunks: AsyncIterator[Any]) -> Any:
