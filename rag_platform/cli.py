@@ -2,12 +2,57 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
 
 from rag_platform import __version__
-from rag_platform.commands import ask, dead_letters, demo, doctor, ingest, keys, plan, retrieve, serve, status, up
+
+COMMANDS = {
+    "ingest": "ingest:ingest",
+    "plan": "plan:plan",
+    "status": "status:status",
+    "retrieve": "retrieve:retrieve",
+    "ask": "ask:ask",
+    "serve": "serve:serve",
+    "doctor": "doctor:doctor",
+    "demo": "demo:demo",
+    "up": "up:up",
+    "dead-letters": "dead_letters:app",
+    "keys": "keys:app",
+    "index": "status:index_app",
+    "config": "status:config_app",
+    "sources": "status:sources_app",
+    "release": "status:release_app",
+}
+"""Where in ``rag_platform.commands`` each command is, in the order of ``rag --help``."""
+
+
+class _Commands(TyperGroup):
+    """Imports a command when it is called: all of them together take seconds, each a fraction of that."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        found = getattr(importlib.import_module(f"rag_platform.commands.{module}"), name)
+        if isinstance(found, typer.Typer):
+            command: Any = typer.main.get_group(found)
+        else:
+            alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            alone.command(cmd_name)(found)
+            command = typer.main.get_command(alone)
+        command.name = cmd_name
+        return command
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,23 +71,6 @@ def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
-
-
-app.command("ingest")(ingest.ingest)
-app.command("plan")(plan.plan)
-app.command("status")(status.status)
-app.command("retrieve")(retrieve.retrieve)
-app.command("ask")(ask.ask)
-app.command("serve")(serve.serve)
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
-app.command("up")(up.up)
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(keys.app, name="keys")
-app.add_typer(status.index_app, name="index")
-app.add_typer(status.config_app, name="config")
-app.add_typer(status.sources_app, name="sources")
-app.add_typer(status.release_app, name="release")
 
 
 def main() -> None:

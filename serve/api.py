@@ -53,12 +53,14 @@ class Api:
         Raises:
             Unauthenticated, Forbidden, TooManyRequests, DependencyError: see ``problems``.
         """
+        arrived = time.monotonic()
         caller = await self.authenticator.caller(
             call.header(b"authorization"),
             api_key=call.header(b"x-api-key"),
             host=call.header(b"host"),
             origin=call.header(b"origin"),
         )
+        call.waited_s = time.monotonic() - arrived
         caller.require(scope)
         if counted:
             self.limits.check(caller)
@@ -72,8 +74,12 @@ class Api:
             Unanswerable: there is none.
             ClientGone: the client hung up; the work was cancelled.
         """
+        arrived = time.monotonic()
         found = await self.service.cached(question)
-        return found if found is not None else await self.work(question, receive, self.service.answer)
+        if found is not None:
+            return found
+        left = less_waiting(question, time.monotonic() - arrived)
+        return await self.work(left, receive, self.service.answer)
 
     async def work(self, question: Question, receive: Receive, do: Callable[[Question], Awaitable[T]]) -> T:
         """Do the work of a question in a place of the gate, as long as its client waits; raises as ``answer``."""
@@ -83,20 +89,19 @@ class Api:
         async def in_place() -> T:
             arrived = time.monotonic()
             async with self.gate.place(limit_s * MAX_WAITING_SHARE):
-                return await do(less_waiting(question, limit_s, arrived))
+                return await do(less_waiting(question, time.monotonic() - arrived))
 
         return await attend(receive, in_place(), limit_s + BACKSTOP_S)
 
     async def events(self, question: Question) -> AsyncGenerator[Event, None]:
         """Yield the events of an answer, worked on in a place of the gate; raises as ``answer``, but for ``ClientGone``."""
+        arrived = time.monotonic()
         found = await self.service.cached(question)
         if found is not None:
             yield Final(found)
             return
-        limit_s = deadline_of(question)
-        arrived = time.monotonic()
-        async with self.gate.place(limit_s * MAX_WAITING_SHARE):
-            stream = self.service.stream(less_waiting(question, limit_s, arrived))
+        async with self.gate.place(deadline_of(question) * MAX_WAITING_SHARE):
+            stream = self.service.stream(less_waiting(question, time.monotonic() - arrived))
             async with contextlib.aclosing(stream) as events:
                 async for event in events:
                     yield event
@@ -107,9 +112,8 @@ def deadline_of(question: Question) -> float:
     return question.profile.deadline_s if question.deadline_s is None else question.deadline_s
 
 
-def less_waiting(question: Question, limit_s: float, arrived: float) -> Question:
+def less_waiting(question: Question, waited_s: float) -> Question:
     """Return the question with what it waited taken off its deadline."""
-    waited_s = time.monotonic() - arrived
     if waited_s < 0.001:
         return question
-    return dataclasses.replace(question, deadline_s=max(0.001, limit_s - waited_s))
+    return dataclasses.replace(question, deadline_s=max(0.001, deadline_of(question) - waited_s))

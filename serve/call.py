@@ -22,13 +22,15 @@ class Call:
         request_id: the client's own ``X-Request-ID`` where that is well formed, else a new one.
         headers: raw names and values; of a repeated header the last value.
         gone: the client did not wait for the end of the response.
+        waited_s: what it took to know who calls, which counts against the question's deadline.
     """
 
-    __slots__ = ("gone", "headers", "request_id")
+    __slots__ = ("gone", "headers", "request_id", "waited_s")
 
     def __init__(self, headers: dict[bytes, bytes]) -> None:
         self.headers = headers
         self.gone = False
+        self.waited_s = 0.0
         given = headers.get(b"x-request-id", b"")
         self.request_id = given.decode("ascii") if _REQUEST_ID.match(given) else os.urandom(16).hex()
 

@@ -17,7 +17,7 @@ import typer
 
 from rag_platform.backends.vector_stores import filters
 from rag_platform.commands import console
-from rag_platform.commands.retrieve import questions_of
+from rag_platform.commands.question_sets import questions_of
 from rag_platform.query.answer import Answer
 from rag_platform.query.events import Final, TextDelta
 from rag_platform.query.question import Question

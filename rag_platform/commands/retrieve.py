@@ -11,6 +11,7 @@ import typer
 
 from rag_platform.backends.vector_stores import filters
 from rag_platform.commands import console
+from rag_platform.commands.question_sets import questions_of
 from rag_platform.errors import ConfigurationError
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.query.retrieve import Retrieval, Retriever
@@ -139,24 +140,3 @@ def _batch(bench: Workbench, retriever: Retriever, index: str, path: Path, ask: 
         for (question_id, _), one in zip(part, found, strict=True):
             sys.stdout.write(json_module.dumps({"id": question_id, **as_json(one)}, ensure_ascii=False) + "\n")
     sys.stdout.flush()
-
-
-def questions_of(path: Path) -> list[tuple[Any, str]]:
-    """Read a question set: JSONL of ``{"id", "text"}``.
-
-    Raises:
-        ConfigurationError: no such file, or a line that is something else.
-    """
-    if not path.is_file():
-        raise ConfigurationError(f"--batch: {path} does not exist")
-    questions: list[tuple[Any, str]] = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json_module.loads(line)
-                questions.append((row["id"], str(row["text"])))
-            except (ValueError, KeyError, TypeError) as e:
-                raise ConfigurationError(f'--batch: line {number} of {path} is not {{"id": …, "text": …}}') from e
-    return questions

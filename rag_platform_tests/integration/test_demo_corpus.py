@@ -248,9 +248,9 @@ def _anchors(page: Path) -> set[str]:
 def _commands(group: Any, above: str = "") -> dict[str, set[str]]:
     """Return full command name → its long options."""
     found: dict[str, set[str]] = {}
-    for name, command in group.commands.items():
-        full = f"{above}{name}"
-        if hasattr(command, "commands"):
+    for name in group.list_commands(None):
+        command, full = group.get_command(None, name), f"{above}{name}"
+        if hasattr(command, "list_commands"):
             found |= _commands(command, f"{full} ")
         else:
             found[full] = {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")}

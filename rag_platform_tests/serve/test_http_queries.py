@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from rag_platform.query.answer import Answer
 from rag_platform_tests.serve.api_server import ApiServer
 from rag_platform_tests.serve.fake_service import HIT, QUOTE
+from serve.auth import Authenticator, Caller
 
 PROBLEM = "application/problem+json"
 
@@ -83,6 +85,21 @@ def test_the_shorter_deadline_holds(api: ApiServer) -> None:
         headers = {"X-Deadline-Ms": str(header)}
         api.http.post("/v1/query", json={"question": "q", "deadline_ms": body}, headers=headers)
         assert api.service.questions[-1].deadline_s == pytest.approx(expected, abs=0.5)
+
+
+def test_what_it_takes_to_know_the_caller_counts_against_the_deadline(
+    api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: while a ledger that does not answer holds up the look at the keys, the question's time is running."""
+    quick = Authenticator.caller
+
+    async def slow(self: Authenticator, *arguments: Any, **named: Any) -> Caller:
+        await asyncio.sleep(0.3)  # what is tested: a delay
+        return await quick(self, *arguments, **named)
+
+    monkeypatch.setattr(Authenticator, "caller", slow)
+    api.query("q", deadline_ms=10_000)
+    assert 0 < api.service.questions[-1].deadline_s < 9.8
 
 
 @pytest.mark.parametrize("value", ["0", "-5", "1e3", "soon", "99999999", "١٢"])

@@ -14,7 +14,7 @@ from rag_platform.query.answer import Answer, Degradation
 from rag_platform.query.question import Question, Turn
 from rag_platform.query.retrieve import Retrieval
 from serve import call
-from serve.api import Api, deadline_of
+from serve.api import Api, deadline_of, less_waiting
 from serve.auth import Caller
 from serve.call import Call
 from serve.intake import Intake, deadline_s
@@ -130,7 +130,7 @@ def build_question(
         except ValueError as e:
             raise invalid("filter", str(e)) from None
     try:
-        return Question(
+        question = Question(
             text,
             caller.principal,
             now.request_id,
@@ -147,6 +147,7 @@ def build_question(
         )
     except ValueError as e:  # its messages name limits, and repeat nothing of the question
         raise Problem(INVALID, str(e)) from None
+    return less_waiting(question, now.waited_s)
 
 
 def as_response(found: Retrieval, request_id: str) -> RetrieveResponse:
