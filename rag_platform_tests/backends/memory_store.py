@@ -34,7 +34,8 @@ def matches(tree: Filter, row: Mapping[str, Any]) -> bool:
     return (all if isinstance(tree, And) else any)(matches(part, row) for part in tree.parts)
 
 
-def _readable(row: Mapping[str, Any], who: Principal) -> bool:
+def readable(row: Mapping[str, Any], who: Principal) -> bool:
+    """Whether this principal may read the row."""
     return who.operator or (row["tenant"] == who.tenant and bool(set(row["acl"]) & who.effective_groups))
 
 
@@ -45,8 +46,18 @@ def _words(text: str) -> list[str]:
     )
 
 
-def _hit(row: Mapping[str, Any], score: float) -> Hit:
+def hit(row: Mapping[str, Any], score: float) -> Hit:
+    """The row as a hit."""
     return Hit(**{c: tuple(row[c]) if c in ("tags", "acl") else row[c] for c in HIT_COLUMNS}, score=score)
+
+
+def score(row: Mapping[str, Any], request: SearchRequest, leg: str) -> float:
+    """Cosine similarity, or how often the question's words occur."""
+    if leg == "vector":
+        assert request.vector is not None
+        return float(request.vector @ row["vector"])
+    counts = Counter(_words(" ".join((row["title"], row["heading_path"], row["text"]))))
+    return float(sum(counts[w] for w in set(_words(request.text or ""))))
 
 
 class MemoryVectorStore:
@@ -77,26 +88,18 @@ class MemoryVectorStore:
         rows = [
             r
             for r in self._rows[index].values()
-            if _readable(r, request.principal) and (request.where is None or matches(request.where, r))
+            if readable(r, request.principal) and (request.where is None or matches(request.where, r))
         ]
         legs = {}
         for leg in request.legs:
-            scored = [(self._score(r, request, leg), r) for r in rows]
-            hits = [_hit(r, s) for s, r in scored if leg == "vector" or s > 0]
+            scored = [(score(r, request, leg), r) for r in rows]
+            hits = [hit(r, s) for s, r in scored if leg == "vector" or s > 0]
             legs[leg] = sorted(hits, key=lambda h: (-h.score, h.chunk_id))[: request.k]
         return SearchResult(legs)
 
-    @staticmethod
-    def _score(row: Mapping[str, Any], request: SearchRequest, leg: str) -> float:
-        if leg == "vector":
-            assert request.vector is not None
-            return float(request.vector @ row["vector"])
-        counts = Counter(_words(" ".join((row["title"], row["heading_path"], row["text"]))))
-        return float(sum(counts[w] for w in set(_words(request.text or ""))))
-
     async def get(self, index: str, chunk_ids: Sequence[str], principal: Principal) -> list[Hit]:
         rows = self._rows[index]
-        return [_hit(rows[c], 0.0) for c in chunk_ids if c in rows and _readable(rows[c], principal)]
+        return [hit(rows[c], 0.0) for c in chunk_ids if c in rows and readable(rows[c], principal)]
 
     def scan(self, index: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         schema = index_schema(self._dimensions[index])

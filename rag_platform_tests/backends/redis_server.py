@@ -75,7 +75,7 @@ def running(binary: Path, *options: str, port: int | None = None) -> Iterator[Re
 def _started(binary: Path, options: tuple[str, ...], port: int | None, folder: Path) -> RedisServer:
     """A port that was free a moment ago may be taken by another test: then another one."""
     for _ in range(_STARTS):
-        chosen = port or _free_port()
+        chosen = port or free_port()
         process = subprocess.Popen(
             [
                 *(str(binary), "--port", str(chosen), "--bind", "127.0.0.1", "--dir", str(folder)),
@@ -108,7 +108,7 @@ def _answers(port: int, pid: int) -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])

@@ -1,0 +1,1 @@
+"""The parts of the Weaviate adapter (``weaviate.py``): connection, names and properties, filters, rows."""
