@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 import pytest
@@ -126,73 +128,79 @@ def test_a_crash_anywhere_is_invisible_and_repaired_by_the_next_call(change: str
     assert asyncio.run(main()) > 3
 
 
+class Turns:
+    """Lets two tasks, named ``write`` and ``read``, make their steps in a given order; afterwards as they like."""
+
+    def __init__(self, order: Iterable[str]) -> None:
+        self._order = list(order)
+        self._ended: set[str] = set()
+        self._turn = asyncio.Condition()
+        self.steps = Counter[str]()
+
+    async def step(self, _: str) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        who = task.get_name()
+        async with self._turn:
+            await self._turn.wait_for(lambda: self._next() in (None, who))
+            if self._order:
+                self._order.pop(0)
+            self.steps[who] += 1
+            self._turn.notify_all()
+
+    def _next(self) -> str | None:
+        while self._order and self._order[0] in self._ended:
+            self._order.pop(0)
+        return self._order[0] if self._order else None
+
+    def start(self, who: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        async def until_it_ends() -> Any:
+            try:
+                return await work
+            finally:
+                async with self._turn:
+                    self._ended.add(who)
+                    self._turn.notify_all()
+
+        return asyncio.create_task(until_it_ends(), name=who)
+
+
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_search_at_any_moment_of_a_write_sees_no_gap_and_no_mixture(warm: bool) -> None:
-    """However the steps of a search fall between those of a write, a result is whole (P2); also for a reader that has
-    seen the old version before (``warm``), and for documents that are new."""
+def test_a_search_at_any_moment_of_a_write_sees_no_gap_and_no_mixture(
+    warm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a search begins, and however far the write goes on between any two of the search's steps, the result is
+    whole (P2); also for a reader that has seen the old version before (``warm``), and for documents that are new."""
 
-    async def main() -> None:
-        for at in range(1000):
-            for lag in range(6):
-                if await one(at, lag):
-                    return
+    async def in_turn(*work: Any) -> list[Any]:
+        return [await w for w in work]
 
-    async def one(at: int, lag: int) -> bool:
-        """Search when the writer has made ``at`` steps, the reader making ``lag`` steps for each further one."""
+    # The legs of a search run side by side; as tasks of their own they would not carry the reader's name.
+    monkeypatch.setattr(two_phase, "_side_by_side", in_turn)
+
+    async def one(before: int, looks: int, between: int) -> int:
         rows = await filled()
         reader = TwoPhaseStore(rows, keyword=True)
         if warm:
             await reader.search("i", REQUEST)
-        turn = asyncio.Condition()
-        made = {"write": 0, "read": 0}
-        ended: set[str] = set()
-
-        def may(who: str) -> bool:
-            if who == "write":
-                return made["write"] < at or "read" in ended or made["read"] >= (made["write"] - at + 1) * lag
-            return "write" in ended or (made["write"] >= at and made["read"] < (made["write"] - at + 1) * max(lag, 1))
-
-        async def step(_: str) -> None:
-            who = asyncio.current_task().get_name()  # type: ignore[union-attr]
-            async with turn:
-                await turn.wait_for(lambda: may(who))
-                made[who] += 1
-                turn.notify_all()
-
-        async def run(who: str, work: Any) -> Any:
-            try:
-                return await work
-            finally:
-                async with turn:
-                    ended.add(who)
-                    turn.notify_all()
-
-        rows.step = step
+        turns = Turns(["write"] * before + ["read"] * looks + ["write"] * between + ["read"] * 1000)
+        rows.step = turns.step
         async with asyncio.timeout(60):
-            write = asyncio.create_task(
-                run("write", TwoPhaseStore(rows, keyword=True).replace("i", AFTER, stale=STALE)), name="write"
-            )
-
-            async def both_legs_one_after_the_other() -> Any:
-                return await reader.search("i", REQUEST)
-
-            read = asyncio.create_task(run("read", both_legs_one_after_the_other()), name="read")
+            write = turns.start("write", TwoPhaseStore(rows, keyword=True).replace("i", AFTER, stale=STALE))
+            read = turns.start("read", reader.search("i", REQUEST))
+            versions = consistent((await read).legs)
             await write
-            found = (await read).legs
-        versions = consistent(found)
         assert {"a.md", "b.md"} <= set(versions)
-        return made["write"] <= at
+        return turns.steps["write"]
 
-    # The legs of one search run side by side; as tasks of their own they would not carry the reader's name.
-    async def in_turn(*work: Any) -> list[Any]:
-        return [await w for w in work]
+    async def main() -> None:
+        steps = await one(1000, 0, 0)
+        for before in range(steps + 1):
+            for looks in (1, 2, 3, 4, 5):
+                for between in range(1, steps - before + 1):
+                    await one(before, looks, between)
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(two_phase, "_side_by_side", in_turn)
-    try:
-        asyncio.run(main())
-    finally:
-        patch.undo()
+    asyncio.run(main())
 
 
 def test_rows_of_dead_writes_are_removed_when_they_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
