@@ -4,10 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo up test lint format lock clean
+.PHONY: help install demo demo-services up test lint format lock clean
 
 help:
 	@echo "make demo    install, ingest this project's docs, ask three questions over HTTP"
+	@echo "make demo-services  the same on Weaviate, Redis, PostgreSQL and S3, as far as this machine has them"
 	@echo "make up      start the Dagster UI on http://127.0.0.1:3000 and the query API on http://127.0.0.1:8000"
 	@echo "make test    run every test"
 	@echo "make lint    ruff, mypy and the import contracts"
@@ -31,6 +32,9 @@ $(STAMP): constraints.txt pyproject.toml
 
 demo: install
 	$(BIN)/rag demo
+
+demo-services: install
+	$(BIN)/python deploy/demo_services.py
 
 up: install
 	$(BIN)/rag up

@@ -144,6 +144,7 @@ def _process(program: Path, folder: Path, port: int, grpc_port: int) -> subproce
         "RAFT_BOOTSTRAP_EXPECT": "1",
         "GRPC_PORT": str(grpc_port),
         "GO_PROFILING_PORT": str(profiling),
+        "PERSISTENCE_MEMTABLES_FLUSH_DIRTY_AFTER_SECONDS": "1",  # see docs/backends/weaviate.md
         "GOMEMLIMIT": "512MiB",
         "LOG_LEVEL": "error",
     }

@@ -24,6 +24,10 @@ class Settings:
     consistency: str = setting(
         "", "ONE, QUORUM or ALL for every read and write; default: the server's. Use QUORUM in a cluster."
     )
+    vector_index: str = setting("flat", "flat (exact) or hnsw (faster above 100,000 chunks), of new indexes.")
+    settle_s: float = setting(
+        0.0, "Seconds between writing chunks and publishing them; see docs/backends/weaviate.md on servers that crash."
+    )
     ef: int = setting(256, "Candidates that a search of the HNSW graph looks at: more is slower and misses less.")
 
 
@@ -34,8 +38,16 @@ class WeaviateVectorStore(TwoPhaseStore):
         if own.consistency not in ("", "ONE", "QUORUM", "ALL"):
             raise ConfigurationError("RAG_WEAVIATE_CONSISTENCY: must be ONE, QUORUM or ALL")
         connection = Connection(own.url, own.grpc, own.api_key, own.timeout_s)
-        rows = WeaviateRows(connection, replicas=own.replicas or None, consistency=own.consistency, ef=own.ef)
-        super().__init__(rows, keyword=True)
+        if own.vector_index not in ("flat", "hnsw"):
+            raise ConfigurationError("RAG_WEAVIATE_VECTOR_INDEX: must be flat or hnsw")
+        rows = WeaviateRows(
+            connection,
+            replicas=own.replicas or None,
+            consistency=own.consistency,
+            vector_index=own.vector_index,
+            ef=own.ef,
+        )
+        super().__init__(rows, keyword=True, settle_s=own.settle_s)
 
 
 def build(settings: PlatformSettings) -> WeaviateVectorStore:

@@ -74,7 +74,11 @@ class Connection:
         client = self._clients.get(loop)
         if client is None:
             fresh = await asyncio.to_thread(self._new)  # the import takes a second, in which others are served
-            await fresh.connect()
+            try:
+                await fresh.connect()
+            except BaseException:
+                await fresh.close()
+                raise
             client = self._clients.setdefault(loop, fresh)
             if client is not fresh:
                 await fresh.close()

@@ -78,8 +78,8 @@ def row_of(properties: Mapping[str, Any]) -> dict[str, Any]:
 def hit_of(properties: Mapping[str, Any], score: float) -> Hit:
     """Return a row as a hit."""
     row = row_of(properties)
-    del row["write_id"]
-    return Hit(**{k: tuple(v) if k in LISTS else v for k, v in row.items()}, score=score)
+    values: dict[str, Any] = {name: tuple(row[name]) if name in LISTS else row[name] for name in HIT_COLUMNS}
+    return Hit(**values, score=score)
 
 
 def row_schema() -> list[Any]:
@@ -88,8 +88,8 @@ def row_schema() -> list[Any]:
 
     def text(name: str, *, many: bool = False, how: Any = Tokenization.FIELD, **indexed: bool) -> Any:
         kind = DataType.TEXT_ARRAY if many else DataType.TEXT
-        off = {"index_filterable": False, "index_searchable": False}
-        return Property(name=name, data_type=kind, tokenization=how, **(off | indexed))
+        options: dict[str, Any] = {"index_filterable": False, "index_searchable": False} | indexed
+        return Property(name=name, data_type=kind, tokenization=how, **options)
 
     def number(name: str, kind: Any, *, index: bool) -> Any:
         return Property(name=name, data_type=kind, index_filterable=index, index_searchable=False)
@@ -116,7 +116,7 @@ def manifest_schema() -> list[Any]:
     single object and nothing beside it."""
     from weaviate.classes.config import DataType, Property, Tokenization
 
-    off = {"index_filterable": False, "index_searchable": False}
+    off: dict[str, Any] = {"index_filterable": False, "index_searchable": False}
     return [
         Property(
             name="document_id",

@@ -28,14 +28,18 @@ class WeaviateRows:
     Args:
         replicas: copies of each object; None: as the server is set.
         consistency: ONE, QUORUM or ALL, of every read and write.
+        vector_index: ``flat`` or ``hnsw``; of new indexes.
         ef: how many candidates a search of the HNSW graph looks at; -1: as the server chooses.
     """
 
     name = NAME
 
-    def __init__(self, connection: Connection, *, replicas: int | None, consistency: str, ef: int) -> None:
+    def __init__(
+        self, connection: Connection, *, replicas: int | None, consistency: str, vector_index: str, ef: int
+    ) -> None:
         self._connection = connection
-        self._replicas, self._consistency, self._ef = replicas, consistency, ef
+        self._replicas, self._consistency = replicas, consistency
+        self._vector_index, self._ef = vector_index, ef
         self._dimensions: dict[str, int] = {}
 
     # ── indexes ──
@@ -50,6 +54,12 @@ class WeaviateRows:
         }
         if self._replicas is not None:
             shared["replication_config"] = Configure.replication(factor=self._replicas)
+
+        vectors: Any
+        if self._vector_index == "flat":
+            vectors = Configure.VectorIndex.flat(distance_metric=VectorDistances.COSINE)
+        else:
+            vectors = Configure.VectorIndex.hnsw(distance_metric=VectorDistances.COSINE, ef=self._ef)
 
         async def work(client: Any) -> None:
             if await client.collections.exists(p.collection(p.ROWS, index)):
@@ -66,11 +76,7 @@ class WeaviateRows:
                 p.collection(p.ROWS, index),
                 description=f"chunks of rag-platform, {_DIMENSIONS}{dimensions}",
                 properties=p.row_schema(),
-                vector_config=Configure.Vectors.self_provided(
-                    vector_index_config=Configure.VectorIndex.hnsw(
-                        distance_metric=VectorDistances.COSINE, ef=self._ef if self._ef > 0 else None
-                    )
-                ),
+                vector_config=Configure.Vectors.self_provided(vector_index_config=vectors),
                 **shared,
             )
 
