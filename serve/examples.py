@@ -73,6 +73,7 @@ _EXAMPLES: tuple[msgspec.Struct, ...] = (
         modified_at=1_795_000_000.0,
         content_hash="2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
         run_url="http://127.0.0.1:3000/runs/3b1f7d3e-9c55-4c1c-8d2b-1f2e3d4c5b6a",
+        url="https://docs.example.org/operations/dead-letters.md",
         **_PLACE,
     ),
     ReadyResponse(status="ready", dependencies={"release": "ok", "vector_store": "ok"}, missing=[]),

@@ -150,7 +150,8 @@ class FeedbackResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 class CitationResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Where a cited chunk stands: ``before + text + after`` is a stretch of the parsed document, and ``text``
-    is ``[start, end)`` of it. ``run_url`` opens the Dagster run that indexed it, where its UI is configured."""
+    is ``[start, end)`` of it. ``url`` opens the document at its source, where it has an address there; ``run_url`` opens
+    the Dagster run that indexed it, where its UI is configured."""
 
     chunk_id: str
     document_id: str
@@ -171,6 +172,7 @@ class CitationResponse(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_id: str
     run_id: str
     run_url: str | None
+    url: str | None
 
 
 class ReadyResponse(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,8 @@ _KEYS = ("name", "uri", "include", "exclude", "tenant", "acl", "tags", "schedule
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _SECRET = re.compile(r"(?:\A|_)(?:secret|password|passwd|token|key|credentials?)(?:\Z|_)", re.IGNORECASE)
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
+"""The name of an environment variable; with its underscore no token of the known vendors looks like it."""
 
 _EXAMPLE = """\
 # Sources of documents. Every entry needs a name and a uri; the rest has defaults.
@@ -36,6 +38,13 @@ sources:
     schedule: "0 3 * * *"       # cron: minute hour day month weekday; default: whenever it changes
     options:
       storage: {endpoint_url: "https://s3.example.com"}
+  - name: wiki
+    uri: confluence+https://acme.atlassian.net/wiki?space=ENG   # spaces of a Confluence …
+    acl: [engineering]          # … for its pages without a restriction of their own
+    options: {email: bot@acme.example, token_env: CONFLUENCE_TOKEN}   # the variable that holds the token
+  - name: notes
+    uri: notion://              # what is shared with a Notion connection
+    options: {token_env: NOTION_TOKEN}
 """
 
 # The five fields of a cron expression: lowest, highest, names.
@@ -190,8 +199,11 @@ def _refuse_secrets(where: str, options: Mapping[Any, Any]) -> None:
     for key, value in options.items():
         if isinstance(value, Mapping):
             _refuse_secrets(where, value)
+        elif str(key).endswith("_env") and _VARIABLE.fullmatch(str(value)):
+            continue  # the name of a variable
         elif _SECRET.search(str(key)) and value:
             raise ConfigurationError(
                 f"{where}: option {key!r} looks like a secret; secrets come from the environment that the "
-                "vendor's SDK reads (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS …)"
+                "vendor's SDK reads (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS …), or from a variable that "
+                "the source names (token_env: CONFLUENCE_TOKEN)"
             )

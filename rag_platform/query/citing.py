@@ -7,7 +7,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from rag_platform.backends.sources import document_url
 from rag_platform.errors import RagError
+from rag_platform.ledger import Ledger
 from rag_platform.ledger.releases import Release
 from rag_platform.records import Hit
 
@@ -16,11 +18,13 @@ DOCUMENT_TIMEOUT_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class CitedSpan:
-    """A chunk and what stands before and after it in its document; empty where that is not kept."""
+    """A chunk and what stands before and after it in its document; empty where that is not kept. ``url`` is
+    where a person opens the document at its source, None where there is no such address."""
 
     hit: Hit
     before: str
     after: str
+    url: str | None = None
 
 
 DocumentText = Callable[[Hit, Release], Awaitable[str | None]]
@@ -37,3 +41,13 @@ async def in_document(hit: Hit, release: Release, document_text: DocumentText | 
     if text is None or text[hit.start : hit.end] != hit.text:
         return CitedSpan(hit, "", "")
     return CitedSpan(hit, text[: hit.start], text[hit.end :])
+
+
+def address(ledger: Ledger, hit: Hit) -> str | None:
+    """Return where a person opens the document of ``hit`` at its source, None where there is no such address.
+
+    Raises:
+        RagError: the ledger failed, or the source's connector cannot be loaded.
+    """
+    source = ledger.sources.get(hit.source)
+    return None if source is None else document_url(source.spec, hit.uri)

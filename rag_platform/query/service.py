@@ -24,7 +24,7 @@ from rag_platform.ledger.releases import Release
 from rag_platform.query import accounting
 from rag_platform.query.answer import Answer, Usage
 from rag_platform.query.cache import AnswerCache, CacheGuard
-from rag_platform.query.citing import CitedSpan, DocumentText, in_document
+from rag_platform.query.citing import CitedSpan, DocumentText, address, in_document
 from rag_platform.query.deadline import Clock
 from rag_platform.query.degrade import Notes
 from rag_platform.query.events import Emit, Event, Final, relay
@@ -261,7 +261,10 @@ class QueryService:
             return None
         if not hits:
             return None
-        return await in_document(hits[0], release, self._document_text)
+        span = await in_document(hits[0], release, self._document_text)
+        with contextlib.suppress(RagError):  # worth showing without its address
+            return dataclasses.replace(span, url=await self._in_ledger(lambda: address(self.ledger, hits[0])))
+        return span
 
     async def feedback(self, request_id: str, rating: int, comment: str | None, key_id: str | None) -> bool:
         """Keep a thumb; a second one of the same reader replaces the first. False: no such request is logged.

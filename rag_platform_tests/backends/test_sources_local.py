@@ -228,7 +228,9 @@ def test_connectors_are_found_by_scheme_or_name(place: Folder) -> None:
     assert connector_name("file:///docs") == "local_directory"
     assert connector_name("https://host/docs/") == "http_index"
     assert connector_name("s3://bucket") == "fsspec_url"
-    with pytest.raises(ConfigurationError, match=r"known: fsspec_url, http_index, local_directory\Z"):
+    with pytest.raises(
+        ConfigurationError, match=r"known: confluence, fsspec_url, http_index, local_directory, notion\Z"
+    ):
         connect(place.url, options={"connector": "globs"})
 
 

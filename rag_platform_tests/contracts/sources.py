@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Protocol
 
 import pytest
@@ -28,7 +29,7 @@ class Place(Protocol):
 
 def connect(url: str, *, allow_private: bool = True, **fields: Any) -> SourceConnector:
     spec = SourceSpec(fields.pop("name", "src"), url, **fields)
-    return open_source(spec, Settings(allow_private_addresses=allow_private))
+    return open_source(spec, Settings(allow_private_addresses=allow_private, environ=dict(os.environ)))
 
 
 class SourceContract:

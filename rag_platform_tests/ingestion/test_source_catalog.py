@@ -19,7 +19,7 @@ def load(tmp_path: Path, text: str) -> list:
 
 def test_the_example_is_read_as_it_says(tmp_path: Path) -> None:
     """The documentation's example is valid, and every field arrives."""
-    handbook, contracts = load(tmp_path, source_catalog.dump_example())
+    handbook, contracts, wiki, notes = load(tmp_path, source_catalog.dump_example())
     assert handbook.uri == str(tmp_path / "../handbook")
     assert handbook.include == ("**/*.md", "**/*.pdf")
     assert handbook.exclude == ("drafts/",)
@@ -28,6 +28,9 @@ def test_the_example_is_read_as_it_says(tmp_path: Path) -> None:
     assert (contracts.tenant, contracts.acl, contracts.tags) == ("acme", ("legal", "board"), ("contract",))
     assert contracts.schedule == "0 3 * * *"
     assert contracts.options == {"storage": {"endpoint_url": "https://s3.example.com"}}
+    assert wiki.uri == "confluence+https://acme.atlassian.net/wiki?space=ENG"
+    assert (wiki.acl, wiki.options["token_env"]) == (("engineering",), "CONFLUENCE_TOKEN")
+    assert (notes.uri, notes.options) == ("notion://", {"token_env": "NOTION_TOKEN"})
 
 
 def test_an_empty_acl_is_nobody_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -81,6 +84,7 @@ def test_no_sources_are_no_sources(tmp_path: Path) -> None:
         ("sources: [{name: a, uri: b, options: [x]}]", "options must be a mapping"),
         ("sources: [{name: a, uri: b, options: {storage: {secret: hunter2}}}]", "looks like a secret"),
         ("sources: [{name: a, uri: b, options: {api_token: hunter2}}]", "looks like a secret"),
+        ("sources: [{name: a, uri: b, options: {token_env: ntn_hunter2}}]", "token_env: CONFLUENCE_TOKEN"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:

@@ -281,5 +281,6 @@ def span_of(citation: Citation, *, before: str, lead: str, tail: str, after: str
         "mime_type": "text/markdown",
         "content_hash": "c-91d2",
         "run_url": None,
+        "url": None,
         **changes,
     }

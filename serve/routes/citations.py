@@ -72,4 +72,5 @@ def as_response(span: CitedSpan, dagster_url: str | None) -> CitationResponse:
         snapshot_id=hit.snapshot_id,
         run_id=hit.run_id,
         run_url=run_url,
+        url=span.url,
     )

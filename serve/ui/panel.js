@@ -127,6 +127,7 @@ function provenance(known) {
   return el("section.provenance", { "aria-label": "Where this comes from" },
     el("h3", {}, "Where this comes from"),
     facts([
+      ["At its source", known.url ? safeLink(known.url, known.url) : null],
       ["Characters", known.start === undefined ? null : `${known.start} to ${known.end}`],
       ["Modified", known.modified_at ? moment(known.modified_at) : null],
       ["Type", known.mime_type],

@@ -12,7 +12,12 @@ from rag_platform.backends.sources.base import SourceConnector
 from rag_platform.records import SourceSpec
 from rag_platform.settings import Settings
 
-SHARED = ("addresses", "globs", "http_client", "local_tree", "names")
+SHARED = (
+    "addresses", "api_errors", "api_network", "api_transport", "credentials", "globs", "http_client", "local_tree", "names",
+    "confluence_acl", "confluence_api", "confluence_cloud", "confluence_data_center", "confluence_http", "confluence_macros",
+    "confluence_options", "confluence_shapes", "confluence_storage", "confluence_tree",
+    "notion_api", "notion_blocks", "notion_memory", "notion_properties", "notion_text", "notion_walk",
+)  # fmt: skip
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.:-]+)://", re.IGNORECASE)
 _BY_SCHEME = {"": "local_directory", "file": "local_directory", "local": "local_directory"}
@@ -21,12 +26,13 @@ _BY_SCHEME |= {"http": "http_index", "https": "http_index"}
 
 def connector_name(uri: str) -> str:
     """Return the connector for a source's uri: a path or ``file://`` is ``local_directory``, any other
-    scheme the file of that name (``confluence://`` would be ``confluence.py``), else ``fsspec_url``."""
+    scheme the file of that name (``notion://``, ``confluence+https://``), else ``fsspec_url``."""
     match = _SCHEME.match(uri)
     scheme = match.group(1).lower() if match else ""
     if scheme in _BY_SCHEME:
         return _BY_SCHEME[scheme]
-    return scheme if scheme in backends.vendors("sources") else "fsspec_url"
+    kind = scheme.partition("+")[0]
+    return kind if kind in backends.vendors("sources") else "fsspec_url"
 
 
 def open_source(spec: SourceSpec, settings: Settings) -> SourceConnector:
@@ -38,3 +44,15 @@ def open_source(spec: SourceSpec, settings: Settings) -> SourceConnector:
     name = spec.options.get("connector") or connector_name(spec.uri)
     connector: SourceConnector = backends.load("sources", str(name)).build(spec, settings)
     return connector
+
+
+def document_url(spec: SourceSpec, uri: str) -> str | None:
+    """Return the address at which a person opens a document at its source, None where there is none.
+
+    Raises:
+        ConfigurationError: as ``open_source``.
+    """
+    name = spec.options.get("connector") or connector_name(spec.uri)
+    address = getattr(backends.load("sources", str(name)), "document_url", None)
+    found: str | None = address(spec, uri) if address is not None else None
+    return found

@@ -198,6 +198,14 @@ def _seconds(http_date: str | None) -> float | None:
         return None
 
 
+def document_url(spec: SourceSpec, uri: str) -> str | None:
+    """Return the address of a document below the source's."""
+    root = urldefrag(spec.uri).url
+    if urlsplit(root).path in ("", "/") or root.endswith("/"):
+        return f"{root.rstrip('/')}/{quote(uri)}"
+    return root
+
+
 def build(spec: SourceSpec, settings: Settings) -> HttpIndexSource:
     """Return the connector. Makes no request.
 
