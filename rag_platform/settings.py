@@ -82,7 +82,7 @@ class Settings:
     embed_workers: int = setting(0, "Embedder sessions; 0 means one a core, at most 4.")
     embed_timeout_s: float = setting(120.0, "Deadline of one embedding batch, retries included.")
 
-    vector_store: str = setting("lancedb", "lancedb (embedded) or weaviate (a server; docs/backends/weaviate.md).")
+    vector_store: str = setting("lancedb", "lancedb (embedded), weaviate or qdrant (servers; see docs/backends).")
     fusion: str = setting("linear", "linear (min-max normalised sum) or rrf (reciprocal rank fusion).")
     fusion_vector_weight: float = setting(0.45, "Weight of the vector leg in the linear fusion, 0 to 1.")
     candidates: int = setting(50, "Hits that each leg contributes to the fusion.")

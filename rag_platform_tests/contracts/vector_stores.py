@@ -1,4 +1,5 @@
-"""What every vector store must do. A store inherits the suite by giving one fixture, ``store``."""
+"""What every vector store must do. A store inherits the suite by giving one fixture, ``store``; one without a
+keyword leg declares that in its capabilities, and is asked by vectors alone."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rag_platform import identity
-from rag_platform.backends.vector_stores.base import SearchRequest, VectorStore
+from rag_platform.backends.vector_stores.base import Leg, SearchRequest, VectorStore
 from rag_platform.backends.vector_stores.filters import FIELDS, And, Compare, Filter, Not, Or
 from rag_platform.errors import ConfigurationError
 from rag_platform.records import LOCAL_OPERATOR, Hit, Principal, index_schema
@@ -92,6 +93,22 @@ async def vector(store: VectorStore, seed: int, principal: Principal = LOCAL_OPE
     return (await store.search("i", request)).legs["vector"]
 
 
+async def every_leg(
+    store: VectorStore, text: str, seed: int, principal: Principal = LOCAL_OPERATOR, **more: Any
+) -> list[list[Hit]]:
+    """What each leg that the store has finds: by vector, and by words where it ranks by words."""
+    found = [await vector(store, seed, principal, **more)]
+    if store.capabilities.keyword:
+        found.append(await keyword(store, text, principal, **more))
+    return found
+
+
+def needs_keyword(store: VectorStore) -> None:
+    """Skip a test of the keyword leg where the store declares that it has none."""
+    if not store.capabilities.keyword:
+        pytest.skip("capabilities.keyword is false")
+
+
 def contents(store: VectorStore) -> set[tuple[str, str, int, str]]:
     """(uri, version, ordinal, text) of everything in the index; duplicates fail."""
     rows = [r for b in store.scan("i", ["uri", "version_id", "ordinal", "text"]) for r in b.to_pylist()]
@@ -138,7 +155,13 @@ FILTERS: st.SearchStrategy[Filter] = st.recursive(
 
 
 class VectorStoreContract:
-    """Inherit and give a fixture ``store`` that returns an empty store."""
+    """Inherit and give a fixture ``store`` that returns an empty store.
+
+    Attributes:
+        documents_at_once: of the largest call. Fewer for doubles that look at every row in Python.
+    """
+
+    documents_at_once = 5000
 
     @pytest.fixture
     def filled(self, store: VectorStore) -> VectorStore:
@@ -152,9 +175,12 @@ class VectorStoreContract:
 
     def test_unknown_index(self, store: VectorStore) -> None:
         """Reading an index that does not exist raises KeyError; dropping it is a no-op."""
-        for work in (store.count("i"), store.stats("i"), store.get("i", ["x"], LOCAL_OPERATOR), keyword(store, "x")):
+        for work in (store.count("i"), store.stats("i"), store.get("i", ["x"], LOCAL_OPERATOR), vector(store, 1)):
             with pytest.raises(KeyError):
                 run(work)
+        if store.capabilities.keyword:
+            with pytest.raises(KeyError):
+                run(keyword(store, "x"))
         with pytest.raises(KeyError):
             list(store.scan("i", ["chunk_id"]))
         run(store.drop("i"))
@@ -163,7 +189,7 @@ class VectorStoreContract:
     def test_ensure_and_drop(self, store: VectorStore) -> None:
         """Ensuring twice keeps the rows, another dimension is refused, dropping removes everything."""
         run(store.ensure("i", DIMENSIONS))
-        assert run(keyword(store, "alpha")) == [] and run(vector(store, 1)) == []
+        assert not any(run(every_leg(store, "alpha", 1)))
         run(store.replace("i", table(document("a", ["alpha"])), stale=[]))
         run(store.ensure("i", DIMENSIONS))
         assert (run(store.count("i")), run(store.indexes())) == (1, ["i"])
@@ -187,6 +213,7 @@ class VectorStoreContract:
 
     def test_keyword_leg(self, filled: VectorStore) -> None:
         """Words rank, in any case; a text without known words finds nothing."""
+        needs_keyword(filled)
         assert [h.uri for h in run(keyword(filled, "Wolves"))] == ["b.md", "a.md"]
         assert [h.text for h in run(keyword(filled, "rivers?"))] == ["beta rivers"]
         assert run(keyword(filled, "zebra")) == []
@@ -214,12 +241,23 @@ class VectorStoreContract:
     )
     def test_text_is_words(self, filled: VectorStore, text: str) -> None:
         """The user's text is never a query language: nothing fails, nothing matches by operators."""
+        needs_keyword(filled)
         hits = run(keyword(filled, text))
         words = set("".join(c if c.isalnum() else " " for c in text.lower()).split())
         assert all(words & {*h.text.split(), *h.title.split(".")} for h in hits)
 
+    def test_a_leg_that_is_not_there(self, filled: VectorStore) -> None:
+        """A store without a keyword leg says so to who asks for it, alone or beside the other."""
+        if filled.capabilities.keyword:
+            return
+        for legs in (("keyword",), ("vector", "keyword")):
+            request = SearchRequest(LOCAL_OPERATOR, 5, legs, text="wolves", vector=unit(1))  # type: ignore[arg-type]
+            with pytest.raises(ValueError):
+                run(filled.search("i", request))
+
     def test_chinese_is_found(self, filled: VectorStore) -> None:
         """A word inside a Chinese sentence is found, and ranks the text that holds it."""
+        needs_keyword(filled)
         texts = ["集群中的容器编排与部署", "节点上的存储卷", "Pod 的生命周期"]
         run(filled.replace("i", table(document("zh.md", texts, language="zh")), stale=[]))
         assert [h.text for h in run(keyword(filled, "容器"))] == [texts[0]]
@@ -234,8 +272,9 @@ class VectorStoreContract:
             ("b.md", "v1", 0, "delta wolves wolves"),
             ("c.md", "v1", 0, "new one"),
         }
-        assert [h.uri for h in run(keyword(filled, "wolves"))] == ["b.md"]
-        assert [h.text for h in run(keyword(filled, "lakes"))] == ["alpha lakes"]
+        if filled.capabilities.keyword:
+            assert [h.uri for h in run(keyword(filled, "wolves"))] == ["b.md"]
+            assert [h.text for h in run(keyword(filled, "lakes"))] == ["alpha lakes"]
         assert {h.version_id for h in run(vector(filled, 11)) if h.uri == "a.md"} == {"v2"}
 
     def test_replace_by_nothing_removes(self, filled: VectorStore) -> None:
@@ -265,13 +304,14 @@ class VectorStoreContract:
 
     def test_many_documents_at_once(self, filled: VectorStore) -> None:
         """Thousands of documents in one call, of which half exist and some vanish."""
-        names = [f"d{n}" for n in range(5000)]
-        run(filled.replace("i", table(*(document(n, ["one", "two"]) for n in names[:3000])), stale=[]))
-        later = table(*(document(n, ["three"], version="v2") for n in names[1000:]))
-        run(filled.replace("i", later, stale=[doc_id(n) for n in names[:3000]]))
-        assert run(filled.count("i")) == 4000 + 4
-        assert run(filled.count("i", [doc_id(n) for n in names])) == 4000
-        assert run(filled.count("i", [doc_id(n) for n in names[:1000]])) == 0
+        fifth = self.documents_at_once // 5
+        names = [f"d{n}" for n in range(5 * fifth)]
+        run(filled.replace("i", table(*(document(n, ["one", "two"]) for n in names[: 3 * fifth])), stale=[]))
+        later = table(*(document(n, ["three"], version="v2") for n in names[fifth:]))
+        run(filled.replace("i", later, stale=[doc_id(n) for n in names[: 3 * fifth]]))
+        assert run(filled.count("i")) == 4 * fifth + 4
+        assert run(filled.count("i", [doc_id(n) for n in names])) == 4 * fifth
+        assert run(filled.count("i", [doc_id(n) for n in names[:fifth]])) == 0
 
     def test_bad_rows(self, filled: VectorStore) -> None:
         """A chunk id twice is a bug of the caller and changes nothing."""
@@ -286,8 +326,8 @@ class VectorStoreContract:
         run(filled.delete("i", [doc_id("a.md"), doc_id("nowhere")]))
         run(filled.delete("i", []))
         assert {uri for uri, *_ in contents(filled)} == {"b.md"}
-        assert {h.uri for h in run(keyword(filled, "alpha wolves"))} == {"b.md"}
-        assert {h.uri for h in run(vector(filled, 10))} == {"b.md"}
+        for hits in run(every_leg(filled, "alpha wolves", 10)):
+            assert {h.uri for h in hits} == {"b.md"}
 
     def test_get(self, filled: VectorStore) -> None:
         """Chunks come in the order asked; unknown ones are left out."""
@@ -322,17 +362,16 @@ class VectorStoreContract:
                     for r in rows
                     if r[0]["tenant"] == tenant and set(r[0]["acl"]) & ({"public"} | set(group))
                 }
+                everything = Or((Compare("source", "=", "docs"), Compare("uri", "=", "")))
                 for hits in (
-                    run(keyword(store, "wolves", principal)),
-                    run(vector(store, 3, principal)),
                     run(store.get("i", ids, principal)),
-                    run(keyword(store, "wolves", principal, where=Not(Compare("source", "=", "none")))),
-                    run(
-                        vector(store, 3, principal, where=Or((Compare("source", "=", "docs"), Compare("uri", "=", ""))))
-                    ),
+                    *run(every_leg(store, "wolves", 3, principal)),
+                    *run(every_leg(store, "wolves", 3, principal, where=Not(Compare("source", "=", "none")))),
+                    *run(every_leg(store, "wolves", 3, principal, where=everything)),
                 ):
                     assert {h.chunk_id for h in hits} == allowed
-        assert {h.chunk_id for h in run(keyword(store, "wolves"))} == set(ids)
+        for hits in run(every_leg(store, "wolves", 3)):
+            assert {h.chunk_id for h in hits} == set(ids)
 
     def test_permission_change(self, filled: VectorStore) -> None:
         """After a narrower ACL is indexed, nothing returns the chunk to those who lost it (P11)."""
@@ -342,8 +381,7 @@ class VectorStoreContract:
         narrow = document("a.md", ["alpha wolves"], version="v2", acl=["board"])
         run(filled.replace("i", table(narrow), stale=[doc_id("a.md")]))
         for hits in (
-            run(vector(filled, 10, reader)),
-            run(keyword(filled, "alpha wolves", reader)),
+            *run(every_leg(filled, "alpha wolves", 10, reader)),
             run(filled.get("i", [*old, narrow[0]["chunk_id"]], reader)),
         ):
             assert {h.uri for h in hits} == {"b.md"}
@@ -362,8 +400,8 @@ class VectorStoreContract:
             await store.replace("i", table(*documents), stale=[])
             for tree in trees:
                 expected = {d[0]["uri"] for d in documents if matches(tree, d[0])}
-                assert {h.uri for h in await vector(store, 1, where=tree)} == expected
-                assert {h.uri for h in await keyword(store, "wolves", where=tree)} == expected
+                for hits in await every_leg(store, "wolves", 1, where=tree):
+                    assert {h.uri for h in hits} == expected
 
         run(store.ensure("i", DIMENSIONS))
         check()
@@ -374,9 +412,11 @@ class VectorStoreContract:
         for force in (False, True, True):
             assert isinstance(run(filled.maintain("i", force=force)), dict)
         assert contents(filled) == before
-        assert [h.uri for h in run(keyword(filled, "wolves"))] == ["b.md", "a.md"]
+        if filled.capabilities.keyword:
+            assert [h.uri for h in run(keyword(filled, "wolves"))] == ["b.md", "a.md"]
         run(filled.replace("i", table(document("late.md", ["late wolves"], seed=90)), stale=[]))
-        assert "late.md" in {h.uri for h in run(keyword(filled, "wolves"))}
+        for hits in run(every_leg(filled, "wolves", 90)):
+            assert "late.md" in {h.uri for h in hits}
         assert run(vector(filled, 90))[0].uri == "late.md"
         assert run(filled.stats("i")).rows == 5
 
@@ -392,7 +432,7 @@ class VectorStoreContract:
             filled.delete("i", [doc_id("b.md")]),
         ):
             run(work)
-            run(keyword(filled, "x"))
+            run(vector(filled, 1))
             seen.append(filled.state_token("i"))
         assert len(set(seen)) == len(seen)
 
@@ -402,6 +442,7 @@ class VectorStoreContract:
         sizes = {f"v{n}": len(rows) for n, rows in enumerate(versions)}
         run(filled.replace("i", table(versions[0]), stale=[]))
         only = Compare("uri", "=", "live.md")
+        asked: tuple[Leg, ...] = ("vector", "keyword") if filled.capabilities.keyword else ("vector",)
 
         async def main() -> int:
             done = asyncio.Event()
@@ -416,11 +457,11 @@ class VectorStoreContract:
 
             async def read() -> None:
                 while not seen or not done.is_set():
-                    request = SearchRequest(LOCAL_OPERATOR, 50, ("vector", "keyword"), "tide", unit(1), only)
+                    request = SearchRequest(LOCAL_OPERATOR, 50, asked, "tide", unit(1), only)
                     legs = (await filled.search("i", request)).legs
-                    ids = [sorted(h.chunk_id for h in legs[leg]) for leg in ("vector", "keyword")]
+                    ids = [sorted(h.chunk_id for h in legs[leg]) for leg in asked]
                     found = {h.version_id for leg in legs.values() for h in leg}
-                    assert len(found) == 1 and ids[0] == ids[1]
+                    assert len(found) == 1 and ids[0] == ids[-1]
                     assert len(ids[0]) == sizes[found.copy().pop()]
                     seen.update(found)
                     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
 """Vector stores."""
 
-SHARED = ("filters", "stems", "two_phase")
+SHARED = ("deadlines", "filters", "stems", "two_phase")
 """Modules of this folder that are no vendor."""

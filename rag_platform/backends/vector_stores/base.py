@@ -43,7 +43,8 @@ class Capabilities:
 class SearchRequest:
     """One search. Every leg in ``legs`` answers from the same state of the index.
 
-    ``vector`` (float32, (dimensions,)) is needed by the vector leg, ``text`` by the keyword leg.
+    ``vector`` (float32, (dimensions,)) is needed by the vector leg, ``text`` by the keyword leg; a leg
+    without what it needs, or that the store's capabilities do not name, raises ``ValueError``.
     The store itself adds the tenant and ACL filter of ``principal``; it cannot be left out.
     """
 

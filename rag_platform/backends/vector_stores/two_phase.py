@@ -199,7 +199,7 @@ class TwoPhaseStore:
     # ── reading ──
 
     async def search(self, index: str, request: SearchRequest) -> SearchResult:
-        _check(request)
+        _check(request, self.capabilities)
         more = 0
         for _ in range(MAX_TRIES):
             began = next(self._clock)
@@ -374,7 +374,9 @@ def _visible(found: Found, entries: Mapping[str, Published | None]) -> bool:
     return entry is not None and entry.write_id == found.write_id
 
 
-def _check(request: SearchRequest) -> None:
+def _check(request: SearchRequest, capabilities: Capabilities) -> None:
+    if "keyword" in request.legs and not capabilities.keyword:
+        raise ValueError("this store has no keyword leg: see its capabilities")
     if "vector" in request.legs and request.vector is None:
         raise ValueError("the vector leg needs a vector")
     if "keyword" in request.legs and request.text is None:
