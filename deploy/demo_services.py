@@ -49,20 +49,11 @@ def redis(stack: contextlib.ExitStack) -> dict[str, str] | str:
 
 
 def postgresql(stack: contextlib.ExitStack) -> dict[str, str] | str:
-    """Return the variables of a PostgreSQL server with a database for the ledger and one for Dagster, or why there is
-    none."""
-    import sqlalchemy as sa
-
+    """Return the variables of a PostgreSQL server for the ledger, or why there is none."""
     folder = postgres_server.binaries()
     if folder is None:
         return "apt-get install postgresql"
-    url = stack.enter_context(postgres_server.running(folder))
-    engine = sa.create_engine(f"{url}postgres", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        for name in ("ledger", "dagster"):
-            connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    return {"RAG_LEDGER_URL": f"{url}ledger", "RAG_DAGSTER_POSTGRES_URL": f"{url}dagster"}
+    return {"RAG_LEDGER_URL": f"{stack.enter_context(postgres_server.running(folder))}postgres"}
 
 
 def s3(stack: contextlib.ExitStack) -> dict[str, str] | str:
