@@ -34,7 +34,7 @@ S3_ACCESS = {
 
 def weaviate(stack: contextlib.ExitStack) -> dict[str, str] | str:
     """Return the variables of a Weaviate server, or why there is none."""
-    binary = weaviate_server.binary()
+    binary = weaviate_server.binary(build=True)
     if binary is None:
         return weaviate_server.CURE
     server = stack.enter_context(weaviate_server.running(binary))
