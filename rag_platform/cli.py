@@ -13,6 +13,7 @@ from rag_platform import __version__
 COMMANDS = {
     "ingest": "ingest:ingest",
     "plan": "plan:plan",
+    "rebuild": "rebuild:rebuild",
     "status": "status:status",
     "retrieve": "retrieve:retrieve",
     "ask": "ask:ask",

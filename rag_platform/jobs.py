@@ -5,10 +5,11 @@ import time
 import dagster as dg
 
 from rag_platform.ingestion.stages.housekeeping import housekeeping
+from rag_platform.partitions import RANGE_END_TAG, RANGE_START_TAG
 from rag_platform.resources import PlatformResource
 
 INGESTION = dg.AssetSelection.assets(
-    "source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "dead_letters"
+    "source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "keyword_replica", "dead_letters"
 )
 
 ingest_sources = dg.define_asset_job(
@@ -28,11 +29,25 @@ replay_dead_letters = dg.define_asset_job(
 
 rebuild_vector_index = dg.define_asset_job(
     "rebuild_vector_index",
-    selection=dg.AssetSelection.assets("vector_index", "dead_letters"),
-    config={"ops": {"vector_index": {"config": {"rebuild": True}}}},
+    selection=dg.AssetSelection.assets("vector_index", "keyword_replica", "dead_letters"),
+    config={"ops": {name: {"config": {"rebuild": True}} for name in ("vector_index", "keyword_replica")}},
     executor_def=dg.in_process_executor,
-    description="Write the index again from the stored chunks and embeddings; nothing is parsed or embedded.",
+    description="Write the index again, or into another store, from the stored chunks and embeddings; nothing is "
+    "parsed or embedded.",
 )
+
+MAX_WAITING_RUNS = 1000
+TO_BEGIN = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
+
+
+def waits_in_queue(instance: dg.DagsterInstance, first: str, last: str) -> bool:
+    """Whether an ingestion of these buckets waits to begin: it will list the sources itself, so that another one
+    would find nothing to do. Without this a bulk load of hours would fill the queue."""
+    waiting = instance.get_run_records(
+        dg.RunsFilter(job_name=ingest_sources.name, statuses=list(TO_BEGIN)), limit=MAX_WAITING_RUNS
+    )
+    ranges = ((r.dagster_run.tags.get(RANGE_START_TAG), r.dagster_run.tags.get(RANGE_END_TAG)) for r in waiting)
+    return any(start and end and start <= first and last <= end for start, end in ranges)
 
 
 @dg.op(description="Delete old runs, unreferenced bytes and the litter of crashed attempts; compare index and ledger.")

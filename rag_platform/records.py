@@ -54,7 +54,8 @@ class SourceItem:
     title: str | None = None
     tags: tuple[str, ...] | None = None
     acl: tuple[str, ...] | None = None
-    """Overrides of the source's own tags and ACL; ``None`` inherits."""
+    tenant: str | None = None
+    """Overrides of the source's own tags, ACL and tenant; ``None`` inherits."""
 
 
 # ── parsing and chunking ───────────────────────────────────────────────────────────────────────
@@ -225,7 +226,9 @@ def embedding_schema(dimensions: int) -> pa.Schema:
 
 
 def index_schema(dimensions: int) -> pa.Schema:
-    """Columns of the vector index: one row a chunk, with all that a citation needs."""
+    """Columns of the vector index: one row a chunk, with all that a citation needs. 0 dimensions: an index of
+    words alone, without the column of vectors."""
+    vector = [pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False)] if dimensions else []
     return pa.schema(
         [
             pa.field("chunk_id", pa.string(), nullable=False),
@@ -249,7 +252,7 @@ def index_schema(dimensions: int) -> pa.Schema:
             pa.field("tenant", pa.string(), nullable=False),
             pa.field("acl", pa.list_(pa.string()), nullable=False),
             pa.field("text", pa.string(), nullable=False),
-            pa.field("vector", pa.list_(pa.float32(), dimensions), nullable=False),
+            *vector,
         ]
     )
 

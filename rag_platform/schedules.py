@@ -3,15 +3,20 @@
 import dagster as dg
 
 from rag_platform.ingestion import source_catalog
-from rag_platform.jobs import clean_up, ingest_sources
-from rag_platform.partitions import document_buckets, range_tags
+from rag_platform.jobs import clean_up, ingest_sources, waits_in_queue
+from rag_platform.partitions import all_ranges, range_tags
 from rag_platform.records import SourceSpec
 from rag_platform.settings import Settings
 
 
-def _all_buckets() -> dict[str, str]:
-    keys = document_buckets.get_partition_keys()
-    return range_tags(keys[0], keys[-1])
+def _whole_corpus(
+    context: dg.ScheduleEvaluationContext, run_config: dict[str, object] | None = None
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """One run over everything, or as many as RAG_BUCKETS_PER_RUN asks for; none of those that wait in the queue."""
+    wanted = [r for r in all_ranges() if run_config or not waits_in_queue(context.instance, *r)]
+    if not wanted:
+        return dg.SkipReason("the runs of an earlier look still wait in the queue")
+    return [dg.RunRequest(tags=range_tags(first, last), run_config=run_config) for first, last in wanted]
 
 
 @dg.schedule(
@@ -20,8 +25,8 @@ def _all_buckets() -> dict[str, str]:
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Looks at every source once an hour, also when the sensor is off. Replays dead letters that are due.",
 )
-def hourly_ingest_sources(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    return dg.RunRequest(tags=_all_buckets())
+def hourly_ingest_sources(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+    return _whole_corpus(context)
 
 
 @dg.schedule(
@@ -42,9 +47,8 @@ def _source_schedule(name: str, cron: str) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"The schedule of source {name!r} in sources.yaml.",
     )
-    def of_source(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-        config = {"ops": {"source_snapshots": {"config": {"sources": [name]}}}}
-        return dg.RunRequest(tags=_all_buckets(), run_config=config)
+    def of_source(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        return _whole_corpus(context, {"ops": {"source_snapshots": {"config": {"sources": [name]}}}})
 
     return of_source
 

@@ -37,11 +37,24 @@ class Settings:
         "SQLAlchemy URL of the ledger; default: SQLite in RAG_HOME. PostgreSQL: postgresql+psycopg2://…",
         secret=True,
     )
+    ledger_timeout_s: float = setting(
+        60.0, "Seconds that one statement of the ledger may take on PostgreSQL, waiting for other writers included."
+    )
+    dagster_postgres_url: str | None = setting(
+        None,
+        "PostgreSQL for Dagster's runs, events and schedules (postgresql+psycopg2://…); default: SQLite in RAG_HOME.",
+        secret=True,
+    )
     object_store_url: str | None = setting(
         None, "Where bytes and segments live (any fsspec URL); default: RAG_HOME/objects."
     )
     index_url: str | None = setting(
         None, "Where the LanceDB index lives (folder or object-store URL); default: RAG_HOME/index."
+    )
+    keyword_replica_url: str | None = setting(
+        None,
+        "Where the keyword replica of a server store lives (folder or object-store URL), or none; default: "
+        "RAG_HOME/keyword_replica.",
     )
     cache_dir: Path | None = setting(None, "Folder for derived model files; default: the user's cache folder.")
 
@@ -59,6 +72,9 @@ class Settings:
     )
     max_document_bytes: int = setting(200 * 1024 * 1024, "Larger files become dead letters without being fetched.")
     allow_private_addresses: bool = setting(False, "Let http(s) sources reach private and loopback addresses.")
+    buckets_per_run: int = setting(
+        0, "Largest number of neighbouring buckets in one run of the sensor, a schedule or a backfill; 0: no limit."
+    )
     sensor_interval_s: int = setting(30, "Seconds between two looks of the source_changes sensor.")
     run_retention_days: int = setting(30, "Dagster runs older than this are deleted by the clean-up job.")
     freshness_hours: float = setting(24.0, "A source not listed completely for longer than this is late.")
@@ -143,6 +159,13 @@ class Settings:
         return self.index_url or str(self.root / "index")
 
     @property
+    def resolved_keyword_replica_url(self) -> str | None:
+        """None: no replica is kept."""
+        if self.keyword_replica_url == "none":
+            return None
+        return self.keyword_replica_url or str(self.root / "keyword_replica")
+
+    @property
     def resolved_sources_file(self) -> Path:
         return self.sources_file or self.root / "sources.yaml"
 
@@ -155,10 +178,12 @@ class Settings:
 
     @property
     def cores(self) -> int:
+        """Cores that this process may use: of those of the machine, what its container's quota leaves, at least 1."""
         try:
-            return len(os.sched_getaffinity(0))
+            cores = len(os.sched_getaffinity(0))
         except AttributeError:  # not on this platform
-            return os.cpu_count() or 1
+            cores = os.cpu_count() or 1
+        return min(cores, quota_cores() or cores)
 
     def vendor(self, cls: type[T], prefix: str) -> T:
         """Read a vendor's own settings dataclass from ``<prefix><FIELD>`` variables."""
@@ -184,6 +209,8 @@ class Settings:
                 raise ConfigurationError(f"RAG_{name.upper()}: {what} (is {getattr(self, name)!r})")
 
         need(self.partition_hex_digits in (1, 2, 3), "partition_hex_digits", "must be 1, 2 or 3")
+        need(self.ledger_timeout_s >= 1, "ledger_timeout_s", "must be at least 1")
+        need(self.buckets_per_run >= 0, "buckets_per_run", "must not be below 0")
         need(0 < self.source_max_deletion_share <= 1, "source_max_deletion_share", "must be above 0 and at most 1")
         need(0 < self.max_dead_letter_share <= 1, "max_dead_letter_share", "must be above 0 and at most 1")
         need(self.chunk_tokens >= 8, "chunk_tokens", "must be at least 8")
@@ -220,6 +247,15 @@ class Settings:
             shown = "********" if f.metadata.get("secret") and value else str(value)
             rows.append({"variable": variable, "value": shown, "source": source, "doc": f.metadata["doc"]})
         return rows
+
+
+def quota_cores(file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """Return the CPU quota of this container (cgroup v2) in whole cores, rounded up; None without one."""
+    try:
+        quota, period = file.read_text().split()
+        return max(1, -(-int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
 
 
 def _read(cls: type[T], prefix: str, environ: Mapping[str, str], skip: set[str] | None = None) -> T:

@@ -2,8 +2,8 @@
 
 Every durable effect of ingestion (a ledger commit, an object written, an index changed) passes
 through ``effect``. In production that is a counter. In the crash tests ``arm`` makes the n-th one
-kill the process with SIGKILL, just before or just after it happened, so that the tests enumerate
-every place where a run can die, on the real pipeline, without a list that could go stale.
+kill the process with SIGKILL (or something that it depends on), just before or just after it happened, so that
+the tests enumerate every place where a run can die, on the real pipeline, without a list that could go stale.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ ProgressListener = Callable[[str, int, int], None]
 """Called with (stage, done, total)."""
 
 
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @dataclass
 class _State:
     progress: ProgressListener | None = None
     effects: int = 0
     kill_at: int | None = None
     kill_when: Literal["before", "after"] = "before"
+    kill: Callable[[], None] = _die
     trail: list[str] | None = None
 
 
@@ -58,15 +63,15 @@ def effect(name: str) -> Iterator[None]:
         if _state.trail is not None:
             _state.trail.append(name)
     if number == _state.kill_at and _state.kill_when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
+        _state.kill()
     yield
     if number == _state.kill_at and _state.kill_when == "after":
-        os.kill(os.getpid(), signal.SIGKILL)
+        _state.kill()
 
 
-def arm(kill_at: int | None, when: Literal["before", "after"] = "before") -> None:
-    """Kill this process at its ``kill_at``-th effect from now on; None disarms. For crash tests."""
-    _state.effects, _state.kill_at, _state.kill_when = 0, kill_at, when
+def arm(kill_at: int | None, when: Literal["before", "after"] = "before", kill: Callable[[], None] = _die) -> None:
+    """Call ``kill`` (this process's death) at its ``kill_at``-th effect from now on; None disarms. For crash tests."""
+    _state.effects, _state.kill_at, _state.kill_when, _state.kill = 0, kill_at, when, kill
 
 
 @contextmanager

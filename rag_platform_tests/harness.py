@@ -10,12 +10,15 @@ from typing import Any
 
 from rag_platform import identity
 from rag_platform.errors import DependencyError
-from rag_platform.ingestion.stages.audit import IndexAudit, audit_index, conservation, finish
+from rag_platform.ingestion.stages.audit import IndexAudit, audit_index, audit_replica, conservation
 from rag_platform.ingestion.stages.chunk import chunk
 from rag_platform.ingestion.stages.embed import embed
 from rag_platform.ingestion.stages.index import index
 from rag_platform.ingestion.stages.parse import parse
+from rag_platform.ingestion.stages.promote import finish
 from rag_platform.ingestion.stages.quarantine import release_due
+from rag_platform.ingestion.stages.rebuild import begin_rebuild, begin_replica_rebuild
+from rag_platform.ingestion.stages.replica import lagging, replica_of, replicate
 from rag_platform.ingestion.stages.report import StageReport
 from rag_platform.ingestion.stages.snapshot import snapshot
 from rag_platform.ingestion.workbench import Workbench
@@ -116,6 +119,8 @@ def ingest(
         raise
     indexed = index(bench, buckets, run_id=run_id)
     audit_index(bench)
+    finish(bench, indexed)
+    replicated = replicate(bench, buckets, run_id=run_id)
     finish(bench)
     bench.segments.collect_garbage()
     for stage in ("parse", "chunk", "embed"):
@@ -130,7 +135,21 @@ def ingest(
         counters[name] = indexed.totals.get(name, 0)
     for report in (parsed, chunked, embedded):
         counters["dead_lettered"] += report.totals.get("dead_lettered", 0)
+    counters["replica_writes"] = replicated.totals.get("index_writes", 0)
     return dict(counters)
+
+
+def rebuild(bench: Workbench, run_id: str) -> dict[str, float]:
+    """Rebuild as the job does that ``rag rebuild`` runs; return what was written."""
+    begin_rebuild(bench, bench.bucket_names)
+    indexed = index(bench, bench.bucket_names, run_id=run_id)
+    audit_index(bench)
+    finish(bench, indexed)
+    begin_replica_rebuild(bench)
+    replicated = replicate(bench, bench.bucket_names, run_id=run_id)
+    finish(bench)
+    writes = "index_writes"
+    return {writes: indexed.totals.get(writes, 0), "replica_writes": replicated.totals.get(writes, 0)}
 
 
 def index_rows(bench: Workbench, *columns: str) -> list[dict[str, Any]]:
@@ -138,7 +157,8 @@ def index_rows(bench: Workbench, *columns: str) -> list[dict[str, Any]]:
     release = bench.ledger.releases.serving()
     if release is None:
         return []
-    return [row for batch in bench.store.scan(release.index_name, columns) for row in batch.to_pylist()]
+    store = bench.of_release(release).store
+    return [row for batch in store.scan(release.index_name, columns) for row in batch.to_pylist()]
 
 
 def searchable(bench: Workbench) -> set[Chunk]:
@@ -174,8 +194,13 @@ def expected(home: Path, specs: Sequence[SourceSpec], **environ: str) -> set[tup
 
 
 def check_invariants(bench: Workbench) -> IndexAudit:
-    """Conservation holds, and the index holds exactly what the ledger says."""
+    """Conservation holds, and the index holds exactly what the ledger says; so does its replica, if it has one."""
     assert conservation(bench, bench.bucket_names).holds
     audit = audit_index(bench, force=True)
     assert (audit.ghosts, audit.missing, audit.wrong) == (0, 0, [])
+    replica, target = audit_replica(bench), replica_of(bench)
+    assert (replica is None) == (target is None)
+    if replica is not None and target is not None:
+        assert lagging(bench, target) == []
+        assert (replica.ghosts, replica.missing, replica.index_chunks) == (0, 0, audit.index_chunks)
     return audit

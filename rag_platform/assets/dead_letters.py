@@ -20,7 +20,7 @@ _COLUMNS = (
 @dg.asset(
     deps=[
         dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping())
-        for name in ("source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index")
+        for name in ("source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "keyword_replica")
     ],
     group_name=GROUP,
     owners=OWNERS,

@@ -7,13 +7,13 @@ from rag_platform.errors import DependencyError
 from rag_platform.ingestion.stages.embed import embed
 from rag_platform.ingestion.stages.index import index
 from rag_platform.ingestion.stages.report import StageReport
-from rag_platform.partitions import document_buckets
+from rag_platform.partitions import backfill_policy, document_buckets
 from rag_platform.resources import PlatformResource
 
 
 @dg.asset(
     partitions_def=document_buckets,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=backfill_policy,
     deps=["chunks"],
     group_name=GROUP,
     owners=OWNERS,

@@ -4,13 +4,13 @@ import dagster as dg
 
 from rag_platform.assets.presentation import GROUP, OWNERS, publish, record
 from rag_platform.ingestion.stages.parse import parse
-from rag_platform.partitions import document_buckets
+from rag_platform.partitions import backfill_policy, document_buckets
 from rag_platform.resources import PlatformResource
 
 
 @dg.asset(
     partitions_def=document_buckets,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=backfill_policy,
     deps=["source_snapshots"],
     group_name=GROUP,
     owners=OWNERS,

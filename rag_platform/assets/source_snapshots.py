@@ -9,7 +9,7 @@ from rag_platform.assets.presentation import GROUP, OWNERS, publish, record, tab
 from rag_platform.ingestion.source_registry import registered_sources
 from rag_platform.ingestion.stages.quarantine import release_due
 from rag_platform.ingestion.stages.snapshot import SourceOutcome, snapshot
-from rag_platform.partitions import document_buckets
+from rag_platform.partitions import backfill_policy, document_buckets
 from rag_platform.resources import PlatformResource
 from rag_platform.settings import Settings
 
@@ -27,7 +27,7 @@ class SnapshotConfig(dg.Config):
 
 @dg.asset(
     partitions_def=document_buckets,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=backfill_policy,
     group_name=GROUP,
     owners=OWNERS,
     kinds={"filesystem", "s3"},

@@ -4,10 +4,13 @@ import dagster as dg
 
 from rag_platform.assets.presentation import GROUP, OWNERS, publish, record
 from rag_platform.errors import DependencyError
-from rag_platform.ingestion.stages.audit import IndexAudit, audit_index, conservation, finish
+from rag_platform.ingestion.stages.audit import IndexAudit, audit_index, conservation
 from rag_platform.ingestion.stages.index import index
-from rag_platform.partitions import document_buckets
+from rag_platform.ingestion.stages.promote import finish
+from rag_platform.ingestion.stages.rebuild import begin_rebuild
+from rag_platform.partitions import backfill_policy, document_buckets
 from rag_platform.resources import PlatformResource
+from rag_platform.settings import Settings
 
 
 class IndexConfig(dg.Config):
@@ -15,15 +18,17 @@ class IndexConfig(dg.Config):
 
     rebuild: bool = False
     """Write every document of the partitions again, from the stored chunks and embeddings."""
+    store: str | None = None
+    """The vector store to write to; None: RAG_VECTOR_STORE."""
 
 
 @dg.asset(
     partitions_def=document_buckets,
-    backfill_policy=dg.BackfillPolicy.single_run(),
+    backfill_policy=backfill_policy,
     deps=["embeddings"],
     group_name=GROUP,
     owners=OWNERS,
-    kinds={"lancedb"},
+    kinds={Settings.from_env().vector_store},
     check_specs=[
         dg.AssetCheckSpec(
             "conservation",
@@ -48,13 +53,13 @@ class IndexConfig(dg.Config):
 def vector_index(
     context: dg.AssetExecutionContext, config: IndexConfig, platform: PlatformResource
 ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    bench = platform.bench
-    if config.rebuild:
-        bench.ledger.releases.reset_entries(bench.release.release_id, context.partition_keys)
+    bench = platform.bench if config.store is None else platform.bench.in_store(config.store)
     try:
+        if config.rebuild:
+            begin_rebuild(bench, context.partition_keys)
         report = index(bench, context.partition_keys, run_id=context.run.run_id)
         audit = audit_index(bench)
-        serving = finish(bench)
+        serving = finish(bench, report)
     except DependencyError as e:
         record(context, bench, {"outage": 1})
         raise dg.Failure(
@@ -81,7 +86,8 @@ def vector_index(
     metadata = publish(context, report, ("indexed", "chunks", "removed", "index_writes"))
     metadata |= {
         "index_chunks": audit.index_chunks,
-        "release": bench.release.release_id,
+        "release": bench.release_id,
+        "store": bench.store_name,
         "serving_release": serving or "none",
         "orphan_segments_deleted": orphans,
         "segments_merged": merged,

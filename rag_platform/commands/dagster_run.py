@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from rag_platform.commands.console import project_root
+from rag_platform.commands.dagster_home import prepare_dagster_home, storage_errors
 from rag_platform.settings import Settings
-
-_FALLBACK = "telemetry:\n  enabled: false\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +19,6 @@ class JobResult:
     run_id: str
     success: bool
     failure: str | None
-
-
-def prepare_dagster_home(settings: Settings) -> Path:
-    """Create DAGSTER_HOME with its dagster.yaml (an existing one is kept) and point Dagster to it."""
-    home = settings.dagster_home
-    home.mkdir(parents=True, exist_ok=True)
-    target = home / "dagster.yaml"
-    if not target.exists():
-        template = project_root() / "dagster.yaml"
-        if template.exists():
-            shutil.copyfile(template, target)
-        else:
-            target.write_text(_FALLBACK, encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home
 
 
 def run_job(
@@ -51,6 +31,10 @@ def run_job(
         job: job name.
         config: configuration of its ops, by op name.
         partitions: first and last partition key.
+
+    Raises:
+        ConfigurationError: the setting and dagster.yaml disagree about Dagster's storage.
+        DependencyError: Dagster's storage failed.
     """
     prepare_dagster_home(settings)
     with warnings.catch_warnings():
@@ -67,7 +51,7 @@ def run_job(
             "ops": {name: {"config": dict(values)} for name, values in (config or {}).items()},
         }
         logging.getLogger("alembic").setLevel(logging.ERROR)
-        with dg.DagsterInstance.get() as instance:
+        with storage_errors(settings), dg.DagsterInstance.get() as instance:
             result = defs.resolve_job_def(job).execute_in_process(
                 instance=instance, tags=range_tags(first, last), run_config=run_config, raise_on_error=False
             )

@@ -13,11 +13,17 @@ from typing import Annotated, Literal
 
 import typer
 
+from rag_platform.backends.open_stores import needs_replica
 from rag_platform.backends.sources import open_source
 from rag_platform.commands import console
+from rag_platform.commands.dagster_home import check_storage
 from rag_platform.errors import RagError
 from rag_platform.ingestion.source_registry import registered_sources
-from rag_platform.ingestion.stages.audit import audit_index, repair
+from rag_platform.ingestion.stages.audit import IndexAudit, audit_index, audit_replica, repair
+from rag_platform.ingestion.stages.exchange import Target
+from rag_platform.ingestion.stages.replica import lagging, replica_of
+from rag_platform.ingestion.stages.stored import forget_lost, lost_segments
+from rag_platform.ingestion.store_choice import disagreement
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.settings import Settings
 
@@ -42,12 +48,16 @@ Check = Callable[[Workbench], Iterator[Finding]]
 @console.handles_errors
 def doctor(
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also compare every chunk of the index with the ledger.")
+        bool,
+        typer.Option(
+            "--deep", help="Also compare every chunk of the index, and every stored segment, with the ledger."
+        ),
     ] = False,
     fix: Annotated[
         bool,
         typer.Option(
-            "--repair", help="With the comparison: mark wrong documents, so that `rag ingest` writes them again."
+            "--repair",
+            help="With the comparison: mark wrong documents, so that `rag ingest` writes them again, or makes again what the object store has lost.",
         ),
     ] = False,
     json: Annotated[bool, console.JSON_OPTION] = False,
@@ -59,6 +69,7 @@ def doctor(
         for name, check in CHECKS.items():
             findings += _guarded(name, check, bench)
         if deep or fix:
+            findings += _guarded("stored results", lambda b: _stored(b, fix), bench)
             findings += _guarded("index content", lambda b: _index(b, fix), bench)
     failed = any(f.state == "failed" for f in findings)
     if json:
@@ -117,7 +128,66 @@ def _objects(bench: Workbench) -> Iterator[Finding]:
 
 def _store(bench: Workbench) -> Iterator[Finding]:
     bench.run(bench.store.ping())
-    yield Finding("vector store", "ok", f"{bench.settings.vector_store} at {bench.settings.resolved_index_url}")
+    name = bench.store_name
+    where = f" at {bench.settings.resolved_index_url}" if name == "lancedb" else ""
+    yield Finding("vector store", "ok", f"{name}{where}")
+
+
+def _serving(bench: Workbench) -> Iterator[Finding]:
+    serving = bench.ledger.releases.serving()
+    if serving is None:
+        return
+    if serving.store != bench.store_name:
+        store = bench.of_release(serving).store
+        bench.run(store.ping())
+    note = disagreement(bench)
+    if note is None:
+        yield Finding("serving release", "ok", f"{serving.release_id} in {serving.store}")
+    else:
+        what, _, cure = note.partition("; ")
+        yield Finding("serving release", "warning", what, cure)
+
+
+def _replica(bench: Workbench) -> Iterator[Finding]:
+    serving = bench.ledger.releases.serving()
+    view = bench if serving is None else bench.of_release(serving)
+    if not needs_replica(view.store.capabilities):
+        return
+    target = replica_of(view)
+    if target is None:
+        yield Finding(
+            "keyword replica", "warning", "RAG_KEYWORD_REPLICA_URL is none: nothing answers while the store is down"
+        )
+        return
+    bench.run(target.store.ping())
+    lag = len(lagging(view, target))
+    shared = bench.settings.keyword_replica_url is not None or bench.ledger.database.is_sqlite
+    if not shared:
+        yield Finding(
+            "keyword replica",
+            "warning",
+            "the ledger is shared, but the replica is in RAG_HOME of one machine",
+            "set RAG_KEYWORD_REPLICA_URL to an object-store URL that every machine reaches",
+        )
+    state: State = "warning" if lag else "ok"
+    detail = f"{lag} documents behind the index" if lag else "holds what the index holds"
+    yield Finding("keyword replica", state, detail, "run `rag ingest`" if lag else "")
+
+
+def _stored(bench: Workbench, fix: bool) -> Iterator[Finding]:
+    lost = lost_segments(bench)
+    if not lost:
+        yield Finding("stored results", "ok", "every segment is in the object store")
+        return
+    detail = f"the object store has lost {len(lost)} segments with {sum(s.rows for s in lost)} rows"
+    if fix:
+        count = forget_lost(bench)
+        yield Finding("stored results", "warning", f"{detail}; {count} documents are made again", "run `rag ingest`")
+    else:
+        yield Finding(
+            "stored results", "failed", detail,
+            "restore the object store from a backup, or rag doctor --repair, then rag ingest",
+        )  # fmt: skip
 
 
 def _embedder(bench: Workbench) -> Iterator[Finding]:
@@ -159,6 +229,9 @@ def _dagster(bench: Workbench) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("dagster", "ok", f"instance in {expected}")
+    url = check_storage(bench.settings)
+    where = "SQLite in the instance" if url is None else f"PostgreSQL at {url.host}, database {url.database}"
+    yield Finding("dagster storage", "ok", where)
 
 
 def _sources(bench: Workbench) -> Iterator[Finding]:
@@ -174,16 +247,22 @@ def _sources(bench: Workbench) -> Iterator[Finding]:
 
 
 def _index(bench: Workbench, fix: bool) -> Iterator[Finding]:
-    audit = audit_index(bench, force=True)
+    serving = bench.ledger.releases.serving()
+    view = bench if serving is None else bench.of_release(serving)
+    yield _content("index content", view, audit_index(view, force=True), None, fix)
+    replica = audit_replica(view)
+    if replica is not None:
+        yield _content("replica content", view, replica, replica_of(view), fix)
+
+
+def _content(check: str, bench: Workbench, audit: IndexAudit, target: Target | None, fix: bool) -> Finding:
     if not audit.wrong:
-        yield Finding("index content", "ok", f"{audit.index_chunks} chunks, equal to the ledger")
-        return
+        return Finding(check, "ok", f"{audit.index_chunks} chunks, equal to the ledger")
     detail = f"{audit.ghosts} chunks too many, {audit.missing} missing, in {len(audit.wrong)} documents"
     if fix:
-        repair(bench, audit.wrong)
-        yield Finding("index content", "warning", detail + "; marked for rewriting", "run `rag ingest`")
-    else:
-        yield Finding("index content", "failed", detail, "rag doctor --repair, then rag ingest")
+        repair(bench, audit.wrong, target)
+        return Finding(check, "warning", detail + "; marked for rewriting", "run `rag ingest`")
+    return Finding(check, "failed", detail, "rag doctor --repair, then rag ingest; if they are many, rag rebuild")
 
 
 CHECKS: dict[str, Check] = {
@@ -192,6 +271,8 @@ CHECKS: dict[str, Check] = {
     "ledger": _ledger,
     "object store": _objects,
     "vector store": _store,
+    "serving release": _serving,
+    "keyword replica": _replica,
     "embedder": _embedder,
     "parsers": _parsers,
     "helpers": _helpers,

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from rag_platform.backends.vector_stores import filters
+from rag_platform.backends.vector_stores.filters import Filter
 from rag_platform.commands import console
 from rag_platform.commands.question_sets import questions_of
 from rag_platform.errors import ConfigurationError
 from rag_platform.ingestion.workbench import Workbench
-from rag_platform.query.retrieve import Retrieval, Retriever
-from rag_platform.records import LOCAL_OPERATOR, Principal
+from rag_platform.query.freshness import Versions
+from rag_platform.query.replica import KeywordReplica, VersionsOf
+from rag_platform.query.retrieve import Retrieval, Retriever, WordSearch
+from rag_platform.records import LOCAL_OPERATOR, Hit, Principal
 
 BATCH = 256
 
@@ -83,7 +87,22 @@ def open_retriever(bench: Workbench) -> tuple[str, Retriever]:
             f"the serving index was made by {made_by['name']} ({made_by['model']}), but RAG_EMBEDDER and its settings "
             f"describe {bench.embedder.spec.name} ({bench.embedder.spec.model}): set them back, or run `rag ingest`"
         )
-    return serving.index_name, Retriever(bench.store, bench.embedder, bench.settings)
+    store = bench.of_release(serving).store
+    words: WordSearch | None = None
+    if not store.capabilities.keyword and bench.stores.replica is not None:
+        replica = KeywordReplica(bench.stores.replica, _versions(bench))
+
+        async def words(texts: Sequence[str], principal: Principal, where: Filter | None, depth: int) -> list[Hit]:
+            return await replica.search(serving.release_id, texts, principal, where, depth)
+
+    return serving.index_name, Retriever(store, bench.embedder, bench.settings, words)
+
+
+def _versions(bench: Workbench) -> VersionsOf:
+    async def versions(release_id: str, document_ids: Collection[str]) -> Versions:
+        return bench.ledger.releases.versions(release_id, document_ids)
+
+    return versions
 
 
 def as_json(found: Retrieval) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from rag_platform.commands import console
 from rag_platform.commands.ingest import COUNTERS, EXTRA
 from rag_platform.errors import ConfigurationError
 from rag_platform.identity import text_hash
+from rag_platform.ingestion.stages.replica import lagging, replica_of
+from rag_platform.ingestion.store_choice import disagreement
 from rag_platform.ingestion.workbench import Workbench
 
 index_app = typer.Typer(no_args_is_help=True, help="Look into the index.")
@@ -41,7 +43,13 @@ def status(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
     o.print(
         f"[bold]dead letters[/bold]  {letters['open']} open, {letters['resolved']} resolved, {letters['discarded']} discarded"
     )
-    o.print(f"[bold]release[/bold]       {report['release_id'] or 'none yet: run `rag ingest`'}")
+    in_store = f" in {report['vector_store']}" if report["vector_store"] else ""
+    o.print(f"[bold]release[/bold]       {report['release_id'] or 'none yet: run `rag ingest`'}{in_store}")
+    if report["keyword_replica"] is not None:
+        lag = report["keyword_replica"]["lag"]
+        o.print(f"[bold]replica[/bold]       {f'{lag} documents behind: run `rag ingest`' if lag else 'up to date'}")
+    if report["warning"]:
+        console.err.print(f"[yellow]warning[/yellow]: {console.escape(report['warning'])}")
     if sources:
         console.show_table(
             "sources",
@@ -78,9 +86,21 @@ def status_report(bench: Workbench) -> dict[str, Any]:
         "chunks": totals["chunks"],
         "dead_letters": bench.ledger.dead_letters.counts(),
         "release_id": serving.release_id if serving else None,
+        "vector_store": serving.store if serving else None,
+        "keyword_replica": None if serving is None else _replica(bench.of_release(serving)),
+        "warning": disagreement(bench),
         "bytes": bench.ledger.artifacts.sizes(),
         "last_run": last,
     }
+
+
+def _replica(serving: Workbench) -> dict[str, int] | None:
+    """How far the keyword replica is behind; None where there is none, or where nobody knows."""
+    try:
+        replica = replica_of(serving)
+    except ConfigurationError:
+        return None  # `rag doctor` says what is wrong with that store
+    return None if replica is None else {"lag": len(lagging(serving, replica))}
 
 
 @index_app.command("dump")
@@ -94,38 +114,13 @@ def dump(
         serving = bench.ledger.releases.serving()
         if serving is None:
             return
-        for batch in bench.store.scan(serving.index_name, DUMP_COLUMNS):
+        for batch in bench.of_release(serving).store.scan(serving.index_name, DUMP_COLUMNS):
             for row in batch.to_pylist():
                 body = row.pop("text")
                 row["text_hash"] = text_hash(body)
                 if text:
                     row["text"] = body
                 sys.stdout.write(json_module.dumps(row, ensure_ascii=False) + "\n")
-
-
-@index_app.command("rebuild")
-@console.handles_errors
-def rebuild(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
-    """Write the index again from the stored chunks and embeddings; nothing is parsed or embedded."""
-    import time
-
-    from rag_platform.commands.dagster_run import run_job
-
-    settings = console.load_settings()
-    started = time.perf_counter()
-    with Workbench(settings) as bench:
-        bench.run(bench.store.drop(bench.release.index_name))
-    with console.progress_bars(not json):
-        result = run_job(settings, "rebuild_vector_index", config={"vector_index": {"rebuild": True}})
-    with Workbench(settings) as bench:
-        report = status_report(bench)
-    report = {"run_id": result.run_id, "chunks": report["chunks"], "seconds": round(time.perf_counter() - started, 3)}
-    if json:
-        console.emit(report)
-    else:
-        console.out.print(f"rebuilt: {report['chunks']} chunks in {report['seconds']} s")
-    if not result.success:
-        console.fail(result.failure or "the run failed", console.EXIT_DEPENDENCY)
 
 
 @config_app.command("show")
@@ -193,6 +188,7 @@ def release_list(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
             {
                 "release_id": r.release_id,
                 "state": r.state,
+                "store": r.store,
                 "created_at": r.created_at,
                 "promoted_at": r.promoted_at,
                 "embedder": r.pipeline["embedder"]["model"],
@@ -205,11 +201,12 @@ def release_list(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
     else:
         console.show_table(
             "releases",
-            ("release", "state", "created", "promoted", "embedder", "chunks"),
+            ("release", "state", "store", "created", "promoted", "embedder", "chunks"),
             (
                 (
                     r["release_id"],
                     r["state"],
+                    r["store"],
                     console.when(r["created_at"]),
                     console.when(r["promoted_at"]),
                     r["embedder"],

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from rag_platform.commands import console
-from rag_platform.commands.dagster_run import prepare_dagster_home
+from rag_platform.commands.dagster_home import prepare_dagster_home
 
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 20.0

@@ -10,10 +10,10 @@ from rag_platform import identity
 from rag_platform.backends.sources import open_source
 from rag_platform.errors import ConfigurationError, DependencyError
 from rag_platform.ingestion.stages.backlog import backlog
+from rag_platform.ingestion.stages.replica import lagging, replica_of
 from rag_platform.ingestion.stages.snapshot import document_metadata, guard
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.documents import Document
-from rag_platform.ledger.releases import release_id
 from rag_platform.records import SourceItem, SourceSpec
 
 
@@ -87,10 +87,11 @@ def changed_buckets(bench: Workbench, differences: Sequence[SourceDifference]) -
 
 def waiting_buckets(bench: Workbench, now: float | None = None) -> dict[str, str]:
     """Return bucket → digest of work that an earlier run left: documents in flight, dead letters whose served
-    version must be restored, deletions that have not reached an index, replays that are due."""
+    version must be restored, deletions that have not reached an index, what the keyword replica lacks, replays
+    that are due."""
     waiting: dict[str, list[str]] = {}
     serving = bench.ledger.releases.serving()
-    releases = {release_id(bench.pipeline.fingerprint), *([serving.release_id] if serving else [])}
+    releases = {bench.release_id, *([serving.release_id] if serving else [])}
     for bucket in bench.bucket_names:
         standing = backlog(bench, bucket)
         left = [t.version_id for t in standing.tasks]
@@ -99,6 +100,10 @@ def waiting_buckets(bench: Workbench, now: float | None = None) -> dict[str, str
             left += [e.document_id for e in bench.ledger.documents.retired_entries(release, bucket)]
         if left:
             waiting.setdefault(bucket, []).extend(left)
+    replica = replica_of(bench)
+    for one in [] if replica is None else lagging(bench, replica):
+        what = "removed" if one.entry is None else one.entry.version_id
+        waiting.setdefault(one.bucket, []).append(f"replica:{one.document_id}:{what}")
     for letter in bench.ledger.dead_letters.due(time.time() if now is None else now):
         waiting.setdefault(letter.bucket, []).append(f"{letter.dead_letter_id}:{letter.attempts}")
     return {bucket: identity.digest(*sorted(what))[:16] for bucket, what in waiting.items()}

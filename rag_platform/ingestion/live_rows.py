@@ -31,7 +31,7 @@ def live_rows(bench: Workbench, stage: str, buckets: Iterable[str]) -> pa.Table:
         stage: ``snapshot``, ``parse``, ``chunk`` or ``embed``.
         buckets: partition keys.
     """
-    documents = [s.document for b in buckets for s in bench.ledger.documents.standing(bench.release.release_id, b)]
+    documents = [s.document for b in buckets for s in bench.ledger.documents.standing(bench.release_id, b)]
     if stage == "snapshot":
         rows = [{name: getattr(d, name) for name in _SNAPSHOT_SCHEMA.names} for d in documents]
         return pa.Table.from_pylist(rows, schema=_SNAPSHOT_SCHEMA)

@@ -16,17 +16,17 @@ from typing import Any
 
 from rag_platform import identity, telemetry
 from rag_platform.backends.sources import open_source
-from rag_platform.backends.sources.base import SourceConnector
+from rag_platform.backends.sources.base import Replacement, SourceConnector
 from rag_platform.errors import DependencyError, DocumentError
 from rag_platform.ingestion.changes import SourceDifference, difference
 from rag_platform.ingestion.chunk import build_chunker, chunk_document
 from rag_platform.ingestion.parse import ParserPool
-from rag_platform.ingestion.stages.backlog import backlog
+from rag_platform.ingestion.stages.backlog import Task, backlog
 from rag_platform.ingestion.stages.chunk import stored_documents
+from rag_platform.ingestion.stages.index import meanwhile
 from rag_platform.ingestion.stages.snapshot import UNREAD, blob_key, document_metadata
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.documents import Document
-from rag_platform.ledger.releases import release_id
 from rag_platform.records import ParsedDocument, SourceItem, SourceSpec
 
 CHARS_PER_TOKEN = 4.0
@@ -98,7 +98,7 @@ class _Use:
 
 def _exact(bench: Workbench, result: Plan, differences: Sequence[SourceDifference]) -> None:
     pending: dict[str, list[_Use]] = {}
-    entries = bench.ledger.documents.entries(release_id(bench.pipeline.fingerprint))
+    entries = bench.ledger.documents.entries(bench.release_id)
     decided: set[str] = set()
     total = sum(len(d.added) + len(d.changed) for d in differences)
     for one in differences:
@@ -150,6 +150,7 @@ def _content(bench: Workbench, connector: SourceConnector, item: SourceItem, kno
     ):
         return known.content_hash
     data = connector.fetch(item.uri, max_bytes=bench.settings.max_document_bytes)
+    data = data.data if isinstance(data, Replacement) else data
     return None if data is None else identity.content_hash(data)
 
 
@@ -158,17 +159,19 @@ def _leftovers(bench: Workbench, result: Plan, decided: Collection[str], pending
     due = {(x.document_id, x.version_id) for x in bench.ledger.dead_letters.due(time.time())}
     for bucket in bench.bucket_names:
         standing = backlog(bench, bucket)
+        unread: list[Task] = []
         for task in (*standing.tasks, *standing.blocked):
             document, entry = task.document, task.entry
             if document.document_id in decided or document.content_hash.startswith(UNREAD):
                 continue
-            again = entry is not None and (entry.version_id is None or entry.metadata_hash != document.metadata_hash)
             if task in standing.blocked and (document.document_id, task.version_id) not in due:
-                result.index_writes += again
+                unread.append(task)
                 continue
+            again = entry is not None and (entry.version_id is None or entry.metadata_hash != document.metadata_hash)
             load = partial(bench.objects.get, blob_key(document.content_hash))
             pending.setdefault(task.parse_key, []).append(_Use(document.uri, load, again))
-        retired = bench.ledger.documents.retired_entries(release_id(bench.pipeline.fingerprint), bucket)
+        result.index_writes += len(meanwhile(bench, bucket, unread))
+        retired = bench.ledger.documents.retired_entries(bench.release_id, bucket)
         result.index_writes += sum(e.document_id not in decided for e in retired)
 
 
@@ -223,6 +226,7 @@ def _documents(
 
 def _fetch(connector: SourceConnector, uri: str, max_bytes: int) -> bytes:
     data = connector.fetch(uri, max_bytes=max_bytes)
+    data = data.data if isinstance(data, Replacement) else data
     return b"" if data is None else data
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,21 +17,29 @@ from rag_platform import backends, identity
 from rag_platform.backends.embedders.base import Embedder, EmbedderSpec
 from rag_platform.backends.object_stores import open_object_store
 from rag_platform.backends.object_stores.base import ObjectStore
+from rag_platform.backends.open_stores import OpenStores
 from rag_platform.backends.vector_stores.base import VectorStore
 from rag_platform.ingestion.pipeline import PipelineSpec
 from rag_platform.ingestion.segments import SegmentStore
 from rag_platform.ledger import Ledger, open_ledger
-from rag_platform.ledger.releases import Release
+from rag_platform.ledger.releases import Release, release_id
 from rag_platform.settings import Settings
 
 T = TypeVar("T")
 
 
 class Workbench:
-    """Opens the ledger, stores, embedder and pipeline of one settings object. Close it after use."""
+    """Opens the ledger, stores, embedder and pipeline of one settings object. Close it after use.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: the platform's settings.
+        stores: vector stores of the caller's, by name, beside those that names in settings and releases mean.
+    """
+
+    def __init__(self, settings: Settings, stores: Mapping[str, VectorStore] | None = None) -> None:
         self.settings = settings
+        self.stores = OpenStores(settings, stores)
+        self.store_name = settings.vector_store
         self._runner: asyncio.Runner | None = None
 
     @cached_property
@@ -51,10 +59,14 @@ class Workbench:
         built: Embedder = backends.load("embedders", self.settings.embedder).build(self.settings)
         return built
 
-    @cached_property
+    @property
     def store(self) -> VectorStore:
-        built: VectorStore = backends.load("vector_stores", self.settings.vector_store).build(self.settings)
-        return built
+        """The vector store that this bench writes to.
+
+        Raises:
+            ConfigurationError: it is unknown, not installed, or set up so that it cannot work.
+        """
+        return self.stores.get(self.store_name)
 
     @cached_property
     def pipeline(self) -> PipelineSpec:
@@ -87,21 +99,37 @@ class Workbench:
         return self.settings.root / "scratch"
 
     @property
+    def release_id(self) -> str:
+        """The id of the release that this pipeline writes, whether or not there is one yet."""
+        return release_id(self.pipeline.fingerprint, self.store_name)
+
+    @property
     def release(self) -> Release:
-        """The release that this pipeline writes."""
-        return self.ledger.releases.ensure(self.pipeline.fingerprint, self.pipeline.describe())
+        """The release that this pipeline writes; created as a candidate when it is new."""
+        return self.ledger.releases.ensure(self.pipeline.fingerprint, self.pipeline.describe(), self.store_name)
 
     def of_release(self, release: Release) -> Workbench:
-        """Return a view of this bench whose pipeline is the one that made ``release``. It shares everything
-        that is open; only the original is closed."""
-        self._runner = self._runner or asyncio.Runner()
-        _ = self.segments, self.store  # opened here, so that the view does not open its own
-        view = copy.copy(self)
+        """Return a view of this bench whose pipeline is the one that made ``release``, and whose store the one
+        that holds it. It shares everything that is open; only the original is closed."""
+        view = self._view()
         made_by = release.pipeline
         view.__dict__["pipeline"] = PipelineSpec(
             made_by["parser"], made_by["chunker"], EmbedderSpec(**made_by["embedder"])
         )
+        view.store_name = release.store
         return view
+
+    def in_store(self, name: str) -> Workbench:
+        """Return a view of this bench that writes to another store."""
+        _ = self.pipeline
+        view = self._view()
+        view.store_name = name
+        return view
+
+    def _view(self) -> Workbench:
+        self._runner = self._runner or asyncio.Runner()
+        _ = self.segments  # opened here, so that the view does not open its own
+        return copy.copy(self)
 
     @property
     def bucket_names(self) -> list[str]:
@@ -118,9 +146,9 @@ class Workbench:
         return self._runner.run(coroutine)
 
     def close(self) -> None:
-        for name in ("embedder", "store"):
-            if name in self.__dict__:
-                self.run(self.__dict__[name].aclose())
+        if "embedder" in self.__dict__:
+            self.run(self.embedder.aclose())
+        self.run(self.stores.aclose())
         if self._runner is not None:
             self._runner.close()
         if "ledger" in self.__dict__:

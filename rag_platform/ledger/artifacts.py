@@ -111,6 +111,17 @@ class Artifacts:
                     e = schema.embedded_sets
                     c.execute(e.delete().where(e.c.chunk_set_key.in_(batch)))
 
+    def forget_segments(self, segment_ids: Collection[int], broken_sets: Collection[str]) -> None:
+        """Forget segments that are lost with all that they held; ``broken_sets`` are the chunk sets that are no
+        longer complete."""
+        with self._db.write("forget_segments") as c:
+            for batch in batches(segment_ids):
+                c.execute(_a.delete().where(_a.c.segment_id.in_(batch)))
+                c.execute(_s.delete().where(_s.c.segment_id.in_(batch)))
+            e = schema.embedded_sets
+            for keys in batches(broken_sets):
+                c.execute(e.delete().where(e.c.chunk_set_key.in_(keys)))
+
     def embedded(self, embedder: str, chunk_set_keys: Iterable[str]) -> set[str]:
         """Return the chunk sets all of whose vectors exist."""
         e = schema.embedded_sets

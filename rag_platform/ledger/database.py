@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from rag_platform import telemetry
-from rag_platform.errors import ConfigurationError, DependencyError, LockTimeout
+from rag_platform.errors import ConfigurationError, DependencyError
 from rag_platform.ledger import schema
+from rag_platform.ledger.locks import AdvisoryLocks, FileLocks, Locks, lock_key
+
+if TYPE_CHECKING:
+    from rag_platform.ledger.postgres import Watchdog
 
 BUSY_TIMEOUT_MS = 60_000
-POSTGRES_PATIENCE = {
-    "connect_timeout": 5,
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
-"""libpq's defaults wait two minutes for a server that does not answer, and two hours for one that is gone.
-Seconds, the last in milliseconds; the same names in RAG_LEDGER_URL win."""
+MIGRATION_S = 24 * 3600.0
+"""Longest statement of a migration, in seconds."""
 SQL_BATCH = 500
 """Values in one IN list: below SQLite's default limit of host parameters in every build."""
 
@@ -50,12 +45,12 @@ class Database:
     ledger commits and index writes, also across a power failure.
     """
 
-    def __init__(self, url: str, *, lock_folder: Path, lazy: bool = False) -> None:
+    def __init__(self, url: str, *, lock_folder: Path, lazy: bool = False, timeout_s: float = 60.0) -> None:
         """
         Args:
             lazy: connect (and migrate) at first use, so that a program can start before its database does.
+            timeout_s: longest statement on PostgreSQL, in seconds; waiting for other writers is part of it.
         """
-        self._lock_folder = lock_folder
         self._migrated = False
         self._migrating = threading.RLock()
         self._in_migration = False
@@ -63,22 +58,27 @@ class Database:
         self._watchers = 0
         self._seen: tuple[int, int] | None = None
         self._watching = threading.Lock()
-        self.url = sa.engine.make_url(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        if not self.is_sqlite and self.url.get_backend_name() != "postgresql":
-            raise ConfigurationError("RAG_LEDGER_URL: use sqlite:///… or postgresql+psycopg2://…")
+        self._watchdog: Watchdog | None = None
+        self.is_sqlite = url.startswith("sqlite")
         if self.is_sqlite:
+            self.url = sa.engine.make_url(url)
             if self.url.database:
                 Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
             self.engine = sa.create_engine(self.url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
             sa.event.listen(self.engine, "connect", _configure_sqlite)
             sa.event.listen(self.engine, "begin", _begin_sqlite)
-        else:
+            self._locks: Locks = FileLocks(lock_folder)
+        elif url.startswith("postgres"):
             try:
-                patience = {k: v for k, v in POSTGRES_PATIENCE.items() if k not in self.url.query}
-                self.engine = sa.create_engine(self.url, pool_pre_ping=True, connect_args=patience)
+                from rag_platform.ledger import postgres
             except ModuleNotFoundError as e:
                 raise ConfigurationError(f"the ledger needs {e.name!r}: run `pip install psycopg2-binary`") from e
+            self.url = postgres.with_driver(url, "RAG_LEDGER_URL")
+            self._watchdog = postgres.Watchdog(timeout_s + postgres.GRACE_S)
+            self.engine = postgres.create_engine(self.url, self._watchdog, timeout_s)
+            self._locks = AdvisoryLocks(self.engine)
+        else:
+            raise ConfigurationError("RAG_LEDGER_URL: use sqlite:///… or postgresql+psycopg2://…")
         if not lazy:
             self._prepare()
 
@@ -102,7 +102,8 @@ class Database:
             connection.begin(),
         ):
             if not self.is_sqlite:  # SQLite has one writer by itself; compare-and-swap relies on it
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_lock_key("write"))))
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(lock_key("write"))))
+                self._locks.check()
             yield connection
 
     def upsert(
@@ -144,13 +145,7 @@ class Database:
     @contextlib.contextmanager
     def locks(self, names: Iterable[str], *, timeout_s: float = 3600.0) -> Iterator[None]:
         """Hold several locks, taken in sorted order so that two runs cannot wait for each other."""
-        ordered = sorted(set(names))
-        with contextlib.ExitStack() as stack:
-            if self.is_sqlite:
-                for name in ordered:
-                    stack.enter_context(self._file_lock(name, timeout_s))
-            else:
-                stack.enter_context(self._advisory_locks(ordered, timeout_s))
+        with self._guarded(), self._locks.hold(sorted(set(names)), timeout_s):
             yield
 
     def index_token(self) -> str | None:
@@ -184,6 +179,8 @@ class Database:
         with self._watching:
             self._stop_watching()
         self.engine.dispose()
+        if self._watchdog is not None:
+            self._watchdog.close()
 
     # ── inner workings ──
     @contextlib.contextmanager
@@ -229,57 +226,32 @@ class Database:
             )
         with self.lock("migrate"):
             for number in range(current, schema.VERSION):
-                with self.write("migrate") as connection:
+                with self._patient(), self.write("migrate") as connection:
+                    if not self.is_sqlite:
+                        connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
                     if self._version(connection) != number:
                         continue  # another process was faster
                     schema.MIGRATIONS[number](connection)
                     connection.execute(schema.ledger_version.delete())
                     connection.execute(schema.ledger_version.insert().values(version=number + 1))
 
+    @contextlib.contextmanager
+    def _patient(self) -> Iterator[None]:
+        """Let statements take as long as a table of millions of rows needs; nobody else can use the ledger yet."""
+        if self._watchdog is None:
+            yield
+            return
+        usual, self._watchdog.timeout_s = self._watchdog.timeout_s, MIGRATION_S
+        try:
+            yield
+        finally:
+            self._watchdog.timeout_s = usual
+
     @staticmethod
     def _version(connection: sa.Connection) -> int:
         if not sa.inspect(connection).has_table("ledger_version"):
             return 0
         return int(connection.execute(sa.select(schema.ledger_version.c.version)).scalar() or 0)
-
-    @contextlib.contextmanager
-    def _file_lock(self, name: str, timeout_s: float) -> Iterator[None]:
-        import fcntl
-
-        self._lock_folder.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + timeout_s
-        with (self._lock_folder / f"{name}.lock").open("a+") as handle:
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        raise LockTimeout(f"another run holds {name!r}; try again when it has finished") from None
-                    threading.Event().wait(0.1)
-            yield  # closing the file releases the lock
-
-    @contextlib.contextmanager
-    def _advisory_locks(self, names: Sequence[str], timeout_s: float) -> Iterator[None]:
-        """Take all locks on one connection: a run holds as many as there are buckets."""
-        deadline = time.monotonic() + timeout_s
-        with self._guarded(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            try:
-                for name in names:
-                    key = _lock_key(name)
-                    while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar():
-                        if time.monotonic() >= deadline:
-                            raise LockTimeout(f"another run holds {name!r}; try again when it has finished")
-                        threading.Event().wait(0.1)
-                yield
-            finally:
-                # A connection that is already gone has taken its locks with it.
-                with contextlib.suppress(sa.exc.DBAPIError):
-                    connection.execute(sa.select(sa.func.pg_advisory_unlock_all()))
-
-
-def _lock_key(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"rag-platform:{name}".encode()).digest()[:8], "big", signed=True)
 
 
 def _configure_sqlite(dbapi_connection: Any, _record: Any) -> None:

@@ -10,6 +10,7 @@ from rag_platform.ledger.feedback import FeedbackTable
 from rag_platform.ledger.keys import Keys
 from rag_platform.ledger.query_log import QueryLogTable
 from rag_platform.ledger.releases import Releases
+from rag_platform.ledger.replicas import Replicas
 from rag_platform.ledger.runs import Runs
 from rag_platform.ledger.sources import Sources
 from rag_platform.settings import Settings
@@ -24,6 +25,7 @@ class Ledger:
         self.documents = Documents(database)
         self.artifacts = Artifacts(database)
         self.releases = Releases(database)
+        self.replicas = Replicas(database)
         self.dead_letters = DeadLetters(database)
         self.runs = Runs(database)
         self.keys = Keys(database)
@@ -41,4 +43,10 @@ def open_ledger(settings: Settings, *, lazy: bool = False) -> Ledger:
         ConfigurationError: the URL cannot be used.
         DependencyError: the database does not answer.
     """
-    return Ledger(Database(settings.resolved_ledger_url, lock_folder=settings.root / "locks", lazy=lazy))
+    database = Database(
+        settings.resolved_ledger_url,
+        lock_folder=settings.root / "locks",
+        lazy=lazy,
+        timeout_s=settings.ledger_timeout_s,
+    )
+    return Ledger(database)

@@ -18,7 +18,8 @@ _r = schema.releases
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """``pipeline`` describes parser, chunker and embedder, enough to embed a question for it."""
+    """``pipeline`` describes parser, chunker and embedder, enough to embed a question for it; ``store`` names
+    the vector store that holds its index."""
 
     release_id: str
     index_name: str
@@ -28,20 +29,34 @@ class Release:
     created_at: float
     promoted_at: float | None
     verified_state: str | None
+    store: str
 
 
-def release_id(fingerprint: str) -> str:
-    """Return the id of the release that a pipeline makes."""
-    return f"r-{fingerprint}"
+EMBEDDED_STORE = "lancedb"
+"""The store of the releases whose id does not name one: they are older than the choice."""
+
+REBUILDING = "rebuilding"
+"""``verified_state`` of an index that is being written again, until it has been found right."""
+
+
+def release_id(fingerprint: str, store: str) -> str:
+    """Return the id of the release that a pipeline makes in a store."""
+    return f"r-{fingerprint}" if store == EMBEDDED_STORE else f"r-{fingerprint}-{store}"
+
+
+def replica_id(release_id: str, place: str = "") -> str:
+    """Return the id of a release's keyword replica among the index entries. A replica in another place is another
+    replica: nothing is believed of it before it was written."""
+    return f"keyword:{release_id}:{place}"
 
 
 class Releases:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def ensure(self, fingerprint: str, pipeline: Mapping[str, Any]) -> Release:
-        """Return the release of this pipeline, created as a candidate when it is new."""
-        name = release_id(fingerprint)
+    def ensure(self, fingerprint: str, pipeline: Mapping[str, Any], store: str) -> Release:
+        """Return the release of this pipeline in this store, created as a candidate when it is new."""
+        name = release_id(fingerprint, store)
         found = self.get(name)
         if found is None:
             with self._db.write("release") as c:
@@ -56,6 +71,7 @@ class Releases:
                             "pipeline": json.dumps(dict(pipeline), sort_keys=True),
                             "state": "candidate",
                             "created_at": time.time(),
+                            "store": store,
                         }
                     ],
                 )
@@ -85,15 +101,17 @@ class Releases:
             c.execute(_r.update().where(_r.c.release_id == release_id).values(state="serving", promoted_at=time.time()))
 
     def note_verified(self, release_id: str, state: str | None) -> None:
-        """Remember the store's state token at which the index was last found equal to the ledger."""
+        """Remember the store's state token at which the index was last found equal to the ledger, or
+        ``REBUILDING``."""
         with self._db.write("verified") as c:
             c.execute(_r.update().where(_r.c.release_id == release_id).values(verified_state=state))
 
     def forget(self, release_id: str) -> None:
-        """Remove a release and its index entries (its index was dropped)."""
+        """Remove a release, its index entries and its replicas' (the indexes were dropped)."""
         with self._db.write("forget_release") as c:
             e = schema.index_entries
-            c.execute(e.delete().where(e.c.release_id == release_id))
+            replicas = e.c.release_id.startswith(replica_id(release_id), autoescape=True)
+            c.execute(e.delete().where(sa.or_(e.c.release_id == release_id, replicas)))
             c.execute(_r.delete().where(_r.c.release_id == release_id))
 
     def versions(self, release_id: str, document_ids: Collection[str]) -> dict[str, str | None]:
@@ -124,4 +142,5 @@ def _release(row: sa.Row[tuple[object, ...]]) -> Release:
         row.created_at,
         row.promoted_at,
         row.verified_state,
+        row.store,
     )

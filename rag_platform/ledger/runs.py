@@ -43,6 +43,11 @@ class Runs:
             rows = [{"run_id": run_id, "name": n, "value": float(v)} for n, v in counters.items()]
             self._db.upsert(c, _c, rows, update=("value",))
 
+    def counters(self, run_id: str) -> dict[str, float]:
+        """Return the counters of a run, also of one that lists no source and so has no record."""
+        with self._db.read() as c:
+            return {x.name: x.value for x in c.execute(sa.select(_c).where(_c.c.run_id == run_id))}
+
     def finish(self, run_id: str) -> None:
         with self._db.write("run_finish") as c:
             c.execute(_r.update().where(_r.c.run_id == run_id).values(finished_at=time.time()))

@@ -112,6 +112,7 @@ releases = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("promoted_at", sa.Float),
     sa.Column("verified_state", sa.Text),  # the store's state token at the last full verification
+    sa.Column("store", sa.Text, nullable=False, server_default="lancedb"),  # the vector store that holds the index
 )
 
 index_entries = sa.Table(
@@ -274,7 +275,17 @@ def _add_index_clock(connection: sa.Connection) -> None:
         )
 
 
-MIGRATIONS: list[Callable[[sa.Connection], None]] = [_create_all, _add_query_side, _add_index_clock]
+def _add_store_of_release(connection: sa.Connection) -> None:
+    if "store" not in {c["name"] for c in sa.inspect(connection).get_columns("releases")}:
+        connection.exec_driver_sql("ALTER TABLE releases ADD COLUMN store TEXT NOT NULL DEFAULT 'lancedb'")
+
+
+MIGRATIONS: list[Callable[[sa.Connection], None]] = [
+    _create_all,
+    _add_query_side,
+    _add_index_clock,
+    _add_store_of_release,
+]
 """``MIGRATIONS[n]`` takes version n to n + 1. The first creates today's tables; a later change to a
 table is both made above and written as a new migration guarded by the inspector, because a new
 ledger gets today's tables at once and then every migration."""

@@ -21,8 +21,9 @@ from rag_platform.ledger import Ledger
 
 Standing = Literal["current", "outdated", "unknown"]
 Versions = Mapping[str, str | None]
-"""version_id by document_id; absent or None: not in the index, or being replaced."""
+"""version_id by document_id; None: being replaced; absent: not in the index."""
 
+_ABSENT = ""
 _MAX_KNOWN = 100_000
 _STUCK_S = 5.0
 _MAX_THREADS = 4
@@ -47,17 +48,26 @@ class Freshness:
         """Whether each document's entry in the release's index has exactly this version."""
         return await self.standing(release_id, versions) == "current"
 
+    async def versions(self, release_id: str, document_ids: Collection[str]) -> Versions:
+        """Return what the release's index holds of these documents.
+
+        Raises:
+            DependencyError: the ledger does not say so in time.
+        """
+        # Read before the rows: a change between the two makes the next caller look again.
+        token = self._ledger.database.index_token()
+        found = self._remembered(token, release_id, document_ids)
+        if found is None:
+            found = await self._look_up(release_id, document_ids)
+            self._remember(token, release_id, document_ids, found)
+        return found
+
     async def standing(self, release_id: str, versions: Mapping[str, str]) -> Standing:
         """As ``current``; ``unknown`` when the ledger does not say so in time."""
         if not versions:
             return "outdated"  # an answer that rests on nothing
         try:
-            # Read before the rows: a change between the two makes the next caller look again.
-            token = self._ledger.database.index_token()
-            found = self._remembered(token, release_id, versions)
-            if found is None:
-                found = await self._look_up(release_id, versions)
-                self._remember(token, release_id, versions, found)
+            found = await self.versions(release_id, versions)
         except DependencyError:
             return "unknown"
         return "current" if all(found.get(d) == v for d, v in versions.items()) else "outdated"
@@ -69,9 +79,10 @@ class Freshness:
                 self._token = token
                 return None
             try:
-                return {d: self._known[release_id, d] for d in documents}
+                known = {d: self._known[release_id, d] for d in documents}
             except KeyError:
                 return None
+        return {d: v for d, v in known.items() if v != _ABSENT}
 
     def _remember(self, token: str | None, release_id: str, documents: Collection[str], found: Versions) -> None:
         with self._lock:
@@ -79,7 +90,7 @@ class Freshness:
                 return
             if len(self._known) > _MAX_KNOWN:
                 self._known.clear()
-            self._known.update({(release_id, d): found.get(d) for d in documents})
+            self._known.update({(release_id, d): found.get(d, _ABSENT) for d in documents})
 
     async def _look_up(self, release_id: str, document_ids: Collection[str]) -> Versions:
         """

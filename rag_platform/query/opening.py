@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from typing import Any
 
@@ -17,16 +16,12 @@ from rag_platform.backends.rerankers.base import Reranker
 from rag_platform.backends.rerankers.fallback import FallbackReranker
 from rag_platform.backends.rerankers.guarded import GuardedReranker
 from rag_platform.backends.token_encoder import TokenEncoder
-from rag_platform.backends.vector_stores.base import VectorStore
 from rag_platform.query.cache import AnswerCache
 from rag_platform.query.extract import Extractor
 from rag_platform.query.pipeline import Parts
 from rag_platform.query.prompts import PROMPT_VERSION
 from rag_platform.settings import Settings
 from rag_platform.tracing import Tracing
-
-REPLICA = "keyword_replica"
-"""Folder below RAG_HOME of the keyword index that answers while a server store does not."""
 
 
 def open_parts(settings: Settings, cache: AnswerCache, tracing: Tracing) -> Parts:
@@ -35,11 +30,8 @@ def open_parts(settings: Settings, cache: AnswerCache, tracing: Tracing) -> Part
         ConfigurationError: a backend is unknown, not installed, or set up so that it cannot work.
     """
     encoder = TokenEncoder(settings)
-    store: VectorStore = backends.load("vector_stores", settings.vector_store).build(settings)
     return Parts(
         settings=settings,
-        store=store,
-        replica=_replica(settings, store),
         embedder=backends.load("embedders", settings.embedder).build(settings),
         encoder=encoder,
         extractor=Extractor(encoder),
@@ -48,7 +40,7 @@ def open_parts(settings: Settings, cache: AnswerCache, tracing: Tracing) -> Part
         cache=cache,
         prices=PriceBook(settings.prices_file),
         tracing=tracing,
-        store_guard=Guard("vector_store", concurrency=8 * settings.cores, failures=3, pause_s=1.0),
+        replica_guard=Guard("keyword_replica", concurrency=8 * settings.cores, failures=3, pause_s=1.0, attempts=1),
         embedder_guard=Guard("embedder", concurrency=8 * settings.cores, failures=3, pause_s=1.0, attempts=1),
     )
 
@@ -70,14 +62,6 @@ def fingerprints(parts: Parts) -> tuple[str, str, str, str]:
         PROMPT_VERSION,
         f"{parts.embedder.spec.fingerprint}:{s.fusion}:{s.fusion_vector_weight}",
     )
-
-
-def _replica(settings: Settings, store: VectorStore) -> VectorStore | None:
-    if store.capabilities.survives_server_outage:
-        return None
-    local = dataclasses.replace(settings, index_url=str(settings.root / REPLICA))
-    built: VectorStore = backends.load("vector_stores", "lancedb").build(local)
-    return built
 
 
 def _llm(settings: Settings) -> LLM | None:

@@ -17,9 +17,7 @@ from rag_platform.backends.llms.base import LLM
 from rag_platform.backends.prices import PriceBook
 from rag_platform.backends.rerankers.base import Reranker
 from rag_platform.backends.token_encoder import TokenEncoder
-from rag_platform.backends.vector_stores.base import VectorStore
 from rag_platform.errors import DependencyError, RagError
-from rag_platform.ledger.releases import Release
 from rag_platform.query import citations, compress, extract, generate, multi_query, rerank, rewrite
 from rag_platform.query.answer import Answer, CacheState, Citation, Mode
 from rag_platform.query.cache import AnswerCache
@@ -29,7 +27,9 @@ from rag_platform.query.events import Emit, Passages, StageDone, TextDelta
 from rag_platform.query.extract import REFUSAL, Extractor
 from rag_platform.query.passage import Passage
 from rag_platform.query.question import Question
-from rag_platform.query.retrieve import LEGS, Legs, Retrieval, Vector, ranked, search_legs
+from rag_platform.query.release_stores import ReleaseIndex
+from rag_platform.query.retrieve import LEGS, Legs, Retrieval, Vector, ranked
+from rag_platform.query.search import Search
 from rag_platform.query.spending import Spending
 from rag_platform.records import Hit, SearchMode
 from rag_platform.settings import Settings
@@ -42,12 +42,10 @@ NOT_GENERATED = "No answer could be generated now. The passages that fit the que
 
 @dataclass(frozen=True)
 class Parts:
-    """What answers are made with. ``llm`` None: quotes only; ``reranker`` None: the fused order; ``replica``: a
-    keyword index that does not live in ``store``."""
+    """What answers are made with, beside the index. ``llm`` None: quotes only; ``reranker`` None: the fused
+    order."""
 
     settings: Settings
-    store: VectorStore
-    replica: VectorStore | None
     embedder: Embedder
     encoder: TokenEncoder
     extractor: Extractor
@@ -56,7 +54,7 @@ class Parts:
     cache: AnswerCache
     prices: PriceBook
     tracing: Tracing
-    store_guard: Guard
+    replica_guard: Guard
     embedder_guard: Guard
 
 
@@ -72,8 +70,8 @@ class Found:
 class Run:
     """One question on its way. Makes an ``Answer``, and knows afterwards what it cost and rests on."""
 
-    def __init__(self, parts: Parts, question: Question, release: Release, scope: str, clock: Clock, emit: Emit):
-        self._parts, self._q, self._release, self._scope = parts, question, release, scope
+    def __init__(self, parts: Parts, question: Question, index: ReleaseIndex, scope: str, clock: Clock, emit: Emit):
+        self._parts, self._q, self._index, self._scope = parts, question, index, scope
         self._clock, self._emit = clock, emit
         self.notes = Notes()
         self.spending = Spending(parts.prices)
@@ -134,7 +132,7 @@ class Run:
         if "vector" not in LEGS[q.mode]:
             return None
         spec = p.embedder.spec
-        if self._release.pipeline["embedder"]["fingerprint"] != spec.fingerprint:
+        if self._index.release.pipeline["embedder"]["fingerprint"] != spec.fingerprint:
             self.notes.add("embed", "embedder_mismatch")  # its vectors would mean nothing to this index
             return None
         known = await p.cache.question_vector(spec.fingerprint, text, self.notes)
@@ -206,28 +204,13 @@ class Run:
         if "vector" in LEGS[mode] and wordings[0][1] is None:
             mode, self._mode = "keyword", "keyword_only"
         with self._stage("search", "retrieval") as span:
-            try:
-                legs = await p.store_guard.call(
-                    lambda _: self._search(p.store, mode, wordings), self._clock.budget(q.profile.search_s)
-                )
-            except DependencyError as e:
-                self.notes.add("vector_store", e)
-                if p.replica is None:
-                    raise
-                mode, self._mode = "keyword", "keyword_only"
-                legs = await self._search(p.replica, mode, wordings)
+            search = Search(self._index, q, self._clock, self.notes, p.replica_guard)
+            mode, legs = await search.legs(mode, wordings)
+            if "vector_store" in self.notes:
+                self._mode = "keyword_only"
             hits = ranked(legs, p.settings, max(q.profile.candidates, q.profile.k))
             span.set({semconv.HITS: len(hits), semconv.CHUNK_IDS: [h.chunk_id for h in hits[:20]]})
         return Found(hits, legs, mode)
-
-    async def _search(
-        self, store: VectorStore, mode: SearchMode, wordings: Sequence[tuple[str, Vector | None]]
-    ) -> Legs:
-        q, index = self._q, self._release.index_name
-        try:
-            return await search_legs(store, index, wordings, q.principal, mode, q.where, q.profile.candidates)
-        except KeyError as e:  # the release names an index that is not there
-            raise DependencyError("vector_store", "the index of the serving release does not exist") from e
 
     async def _rerank(self, text: str, found: Found) -> list[Hit]:
         p, q = self._parts, self._q
@@ -355,7 +338,7 @@ class Run:
             usage=self.spending.usage,
             cost_usd=self.spending.usd,
             timings_ms=dict(self._clock.timings_ms),
-            release_id=self._release.release_id,
+            release_id=self._index.release.release_id,
             profile=self._q.profile_name,
         )
 

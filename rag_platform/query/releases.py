@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from rag_platform import metrics
@@ -20,10 +21,12 @@ class ReleaseWatch:
 
     Args:
         poll_s: seconds between two looks.
+        switch: awaited with the release that served (None: the first) and the one that does now, before any
+            question is told of it.
     """
 
-    def __init__(self, ledger: Ledger, poll_s: float) -> None:
-        self._ledger, self._poll_s = ledger, poll_s
+    def __init__(self, ledger: Ledger, poll_s: float, switch: Callable[[Release | None, Release], Awaitable[None]]):
+        self._ledger, self._poll_s, self._switch = ledger, poll_s, switch
         self._release: Release | None = None
         self._looked_at = 0.0
         self._thread = ThreadPoolExecutor(1, "release-watch")  # a ledger that hangs holds up this one alone
@@ -66,6 +69,7 @@ class ReleaseWatch:
             return
         self.problem = None
         if release is not None and (self._release is None or release.release_id != self._release.release_id):
+            await self._switch(self._release, release)
             metrics.RELEASE_INFO.clear()
             metrics.RELEASE_INFO.labels(release.release_id).set(1)
         self._release = release

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +16,16 @@ from rag_platform.backends.vector_stores.filters import Filter
 from rag_platform.errors import DependencyError, EmbeddingRefused
 from rag_platform.query import fuse
 from rag_platform.query.answer import Degradation
+from rag_platform.query.replica import agreeing
 from rag_platform.records import Hit, Principal, SearchMode
 from rag_platform.settings import Settings
 
 Vector = np.ndarray[Any, np.dtype[np.float32]]
 
-Legs = Mapping[Leg, Sequence[Hit]]
+Legs = dict[Leg, Sequence[Hit]]
+
+WordSearch = Callable[[Sequence[str], Principal, Filter | None, int], Awaitable[list[Hit]]]
+"""Finds chunks by words (texts, principal, filter, depth)."""
 
 LEGS: dict[SearchMode, tuple[Leg, ...]] = {
     "hybrid": ("vector", "keyword"),
@@ -50,10 +54,17 @@ class Retrieval:
 
 
 class Retriever:
-    """Answers from ``store``, with questions embedded by ``embedder``. Holds no state of its own."""
+    """Answers from ``store``, with questions embedded by ``embedder``. Holds no state of its own.
 
-    def __init__(self, store: VectorStore, embedder: Embedder, settings: Settings) -> None:
+    Args:
+        words: the keyword leg of a store that has none.
+    """
+
+    def __init__(
+        self, store: VectorStore, embedder: Embedder, settings: Settings, words: WordSearch | None = None
+    ) -> None:
         self._store = store
+        self._words = words
         self._embedder = embedder
         self._settings = settings
 
@@ -136,12 +147,35 @@ class Retriever:
     ) -> Retrieval:
         started = time.perf_counter()
         depth = k if len(LEGS[mode]) == 1 else max(k, self._settings.candidates)
-        legs = await search_legs(self._store, index, [(question, vector)], principal, mode, where, depth)
+        asked = [(question, vector)]
+        if "keyword" in LEGS[mode] and not self._store.capabilities.keyword:
+            legs = await self._split(index, asked, principal, mode, where, depth)
+        else:
+            legs = await search_legs(self._store, index, asked, principal, mode, where, depth)
         searched = time.perf_counter()
         hits = ranked(legs, self._settings, k)
         fused = time.perf_counter()
         spent = {**timings, "search": (searched - started) * 1000, "fuse": (fused - searched) * 1000}
         return Retrieval(hits, mode, spent, degraded, legs)
+
+    async def _split(
+        self,
+        index: str,
+        asked: Sequence[tuple[str, Vector | None]],
+        principal: Principal,
+        mode: SearchMode,
+        where: Filter | None,
+        depth: int,
+    ) -> Legs:
+        if self._words is None:
+            raise DependencyError(
+                "keyword_replica", "the store has no keyword leg and no replica is kept: ask by vector"
+            )
+        words = await self._words([text for text, _ in asked], principal, where, depth)
+        if mode == "keyword":
+            return {"keyword": words}
+        meaning = await search_legs(self._store, index, asked, principal, "vector", where, depth)
+        return meaning | {"keyword": agreeing(words, meaning["vector"])}
 
 
 async def search_legs(
@@ -163,8 +197,8 @@ async def search_legs(
     requests = [SearchRequest(principal, depth, LEGS[mode], text=t, vector=v, where=where) for t, v in wordings]
     found = await asyncio.gather(*(store.search(index, request) for request in requests))
     if len(found) == 1:
-        return found[0].legs
-    merged: dict[Leg, list[Hit]] = {}
+        return dict(found[0].legs)
+    merged: Legs = {}
     for leg in LEGS[mode]:
         best: dict[str, Hit] = {}
         for hit in (h for result in found for h in result.legs[leg]):

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from rag_platform import identity, metrics, semconv
+from rag_platform.backends.vector_stores.base import VectorStore
 from rag_platform.errors import DependencyError, DependencyTimeout, RagError
 from rag_platform.ledger import Ledger, open_ledger
 from rag_platform.ledger.feedback import FeedbackRow
@@ -35,10 +36,11 @@ from rag_platform.query.opening import fingerprints, open_cache, open_parts
 from rag_platform.query.pipeline import Run
 from rag_platform.query.question import Question
 from rag_platform.query.readiness import PING_TIMEOUT_S, Check, Readiness
+from rag_platform.query.release_stores import ReleaseIndex, ReleaseStores
 from rag_platform.query.releases import ReleaseWatch
 from rag_platform.query.retrieve import Retrieval
 from rag_platform.query.scope import scope
-from rag_platform.records import Principal
+from rag_platform.records import Hit, Principal
 from rag_platform.settings import Settings
 from rag_platform.tracing import Tracing
 
@@ -47,6 +49,8 @@ GRACE_S = 0.1
 CLOSE_TIMEOUT_S = 5.0
 LEDGER_TIMEOUT_S = 5.0
 WARM_UP_S = 10.0
+REPLICA_CHECK_S = 1.0
+"""For the look at the ledger without which nothing of the keyword replica is shown."""
 LOGGED_HITS = 20
 """Of what an answer was made from, how much the query log keeps: what a replay compares."""
 
@@ -67,24 +71,32 @@ class QueryService:
         settings: the platform's settings.
         ledger: theirs, where the caller has opened it; closed with the service.
         document_text: looks up whole documents for ``citation``; without it a citation shows its chunk alone.
+        stores: vector stores of the caller's, by name, beside those that names in releases mean.
     """
 
     def __init__(
-        self, settings: Settings, *, ledger: Ledger | None = None, document_text: DocumentText | None = None
+        self,
+        settings: Settings,
+        *,
+        ledger: Ledger | None = None,
+        document_text: DocumentText | None = None,
+        stores: Mapping[str, VectorStore] | None = None,
     ) -> None:
         self.settings = settings
         self.ledger = ledger or open_ledger(settings, lazy=True)
         self.query_log = QueryLog(self.ledger, settings)
         self._ledger_threads = ThreadPoolExecutor(2, "ledger")
         self._document_text = document_text
-        self._releases = ReleaseWatch(self.ledger, settings.release_poll_s)
+        versions = Freshness(self.ledger, timeout_s=REPLICA_CHECK_S).versions
+        self._stores = ReleaseStores(settings, versions, stores)
+        self._releases = ReleaseWatch(self.ledger, settings.release_poll_s, self._stores.switch)
         self._flights: Flights[Event] = Flights()
         self._cache = open_cache(settings)
         self._cache_guard = None if self._cache is None else CacheGuard(self._cache)
         answers = AnswerCache(self._cache, self._cache_guard, Freshness(self.ledger), settings)
         self._parts = open_parts(settings, answers, Tracing.from_settings(settings))
         self._fingerprints = fingerprints(self._parts)
-        self._readiness = Readiness(self._checks())
+        self._readiness = Readiness(self._checks)
         self._warming: asyncio.Task[None] | None = None
 
     # ── life ──
@@ -97,14 +109,18 @@ class QueryService:
 
     async def _warm_up(self) -> None:
         p = self._parts
-        checks: list[Awaitable[Any]] = [p.embedder.ping(), p.store.ping(), p.encoder.encode(["warm up"])]
+        checks: list[Awaitable[Any]] = [p.embedder.ping(), self._warm_store(), p.encoder.encode(["warm up"])]
         checks += [part.ping() for part in (p.reranker, p.llm) if part is not None]
-        checks.append(self._releases.serving(WARM_UP_S))
         if p.llm is not None:
             checks.append(asyncio.to_thread(p.prices.load))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(WARM_UP_S):
                 await asyncio.gather(*checks, return_exceptions=True)  # what fails here is said by ``ready``
+
+    async def _warm_store(self) -> None:
+        with contextlib.suppress(RagError):
+            await self._releases.serving(WARM_UP_S)
+        await self._stores.warm_up()
 
     async def _warm(self, clock: Clock) -> None:
         """Wait for the warm-up, for at most half of the question's time."""
@@ -122,7 +138,7 @@ class QueryService:
         await self._flights.aclose()
         if self._cache_guard is not None:
             await self._cache_guard.aclose()
-        closing = [p.embedder, p.store, p.encoder, p.replica, p.llm, p.reranker, self._cache]
+        closing = [p.embedder, self._stores, p.encoder, p.llm, p.reranker, self._cache]
         async with asyncio.TaskGroup() as group:
             for part in closing:
                 if part is not None:
@@ -205,9 +221,10 @@ class QueryService:
         led: list[Run] = []
 
         async def work(events: Emit) -> None:
-            run = Run(self._parts, q, release, where, clock, events)
-            led.append(run)
-            events(Final(await run.answer()))
+            with self._stores.use(release) as index:
+                run = Run(self._parts, q, index, where, clock, events)
+                led.append(run)
+                events(Final(await run.answer()))
 
         key = identity.digest(where, q.normalised, q.history_digest) if q.use_cache else None
         async with contextlib.aclosing(self._flights.join(key, lambda: relay(work))) as events:
@@ -234,8 +251,9 @@ class QueryService:
         async with _within(clock):
             await self._warm(clock)
             release = await self._release(clock)
-            run = Run(self._parts, question, release, self._scope(question, release), clock, lambda _: None)
-            found = await run.retrieve()
+            with self._stores.use(release) as index:
+                run = Run(self._parts, question, index, self._scope(question, release), clock, lambda _: None)
+                found = await run.retrieve()
         timings = {**clock.timings_ms, "total": round(clock.elapsed_ms, 3)}
         self.query_log.use(question.key_id, tokens=run.spending.usage.embedding_tokens, usd=run.spending.usd or 0.0)
         for note in run.notes.as_list():
@@ -252,19 +270,28 @@ class QueryService:
             DependencyError: the store or the ledger failed.
         """
         release = await self._release(Clock(PING_TIMEOUT_S * 5))
-        p = self._parts
-        try:
-            hits = await p.store_guard.call(
-                lambda _: p.store.get(release.index_name, [chunk_id], principal), PING_TIMEOUT_S * 3
-            )
-        except KeyError:
-            return None
+        with self._stores.use(release) as index:
+            hits = await self._chunk(index, chunk_id, principal)
         if not hits:
             return None
         span = await in_document(hits[0], release, self._document_text)
         with contextlib.suppress(RagError):  # worth showing without its address
             return dataclasses.replace(span, url=await self._in_ledger(lambda: address(self.ledger, hits[0])))
         return span
+
+    async def _chunk(self, index: ReleaseIndex, chunk_id: str, principal: Principal) -> list[Hit]:
+        name = index.release.index_name
+        try:
+            return await index.guard.call(lambda _: index.store.get(name, [chunk_id], principal), PING_TIMEOUT_S * 3)
+        except KeyError:
+            return []
+        except DependencyError:
+            replica = index.replica
+            if replica is None:
+                raise
+            return await self._parts.replica_guard.call(
+                lambda _: replica.get(index.release.release_id, [chunk_id], principal), PING_TIMEOUT_S * 3
+            )
 
     async def feedback(self, request_id: str, rating: int, comment: str | None, key_id: str | None) -> bool:
         """Keep a thumb; a second one of the same reader replaces the first. False: no such request is logged.
@@ -284,11 +311,16 @@ class QueryService:
 
     def _checks(self) -> dict[str, Check]:
         p = self._parts
-        optional: Mapping[str, Any] = {"llm": p.llm, "reranker": p.reranker, "cache": self._cache}
+        optional: Mapping[str, Any] = {
+            "keyword_replica": self._stores.replica(),
+            "llm": p.llm,
+            "reranker": p.reranker,
+            "cache": self._cache,
+        }
         return {
             "ledger": lambda: self._in_ledger(self.ledger.releases.serving),
             "release": lambda: self._release(Clock(PING_TIMEOUT_S)),
-            "vector_store": p.store.ping,
+            "vector_store": self._stores.ping,
             "embedder": p.embedder.ping,
         } | {name: part.ping for name, part in optional.items() if part is not None}
 

@@ -21,9 +21,13 @@ class PlatformResource(dg.ConfigurableResource["PlatformResource"]):
 
     _bench: Workbench | None = PrivateAttr(default=None)
 
+    def settings(self) -> Settings:
+        """The settings that the platform is opened with."""
+        return Settings.from_env()
+
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[PlatformResource, None, None]:
-        with Workbench(Settings.from_env()) as bench:
+        with Workbench(self.settings()) as bench:
             self._bench = bench
             try:
                 yield self

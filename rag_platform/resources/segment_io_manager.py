@@ -5,8 +5,6 @@ memory; so there is nothing left to write when an asset returns. Reading is wher
 an asset that takes ``chunks: pa.Table`` gets the live chunks of its partitions.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg
@@ -14,8 +12,7 @@ import pyarrow as pa
 
 from rag_platform.backends.object_stores.base import ObjectStore
 from rag_platform.ingestion.live_rows import live_rows
-from rag_platform.ingestion.workbench import Workbench
-from rag_platform.settings import Settings
+from rag_platform.resources.platform import PlatformResource
 
 _STAGE_OF = {"parsed_documents": "parse", "chunks": "chunk", "embeddings": "embed"}
 
@@ -28,6 +25,8 @@ class SegmentIOManager(dg.ConfigurableIOManager):
     under ``exports/<asset>.parquet`` and loads as it was.
     """
 
+    platform: dg.ResourceDependency[PlatformResource]
+
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         import pyarrow.parquet as pq
 
@@ -37,19 +36,18 @@ class SegmentIOManager(dg.ConfigurableIOManager):
             raise TypeError(f"asset {context.asset_key.to_user_string()} must return a pyarrow Table or nothing")
         sink = pa.BufferOutputStream()
         pq.write_table(obj, sink, compression="zstd")
-        with Workbench(Settings.from_env()) as bench:
-            bench.objects.put(_export_key(context.asset_key), sink.getvalue().to_pybytes())
-            context.add_output_metadata({"parquet": _uri(bench.objects, context.asset_key), "rows": obj.num_rows})
+        objects = self.platform.bench.objects
+        objects.put(_export_key(context.asset_key), sink.getvalue().to_pybytes())
+        context.add_output_metadata({"parquet": _uri(objects, context.asset_key), "rows": obj.num_rows})
 
     def load_input(self, context: dg.InputContext) -> pa.Table:
         import pyarrow.parquet as pq
 
-        name = context.asset_key.path[-1]
-        with Workbench(Settings.from_env()) as bench:
-            if name in _STAGE_OF or name == "source_snapshots":
-                buckets = context.asset_partition_keys if context.has_asset_partitions else bench.bucket_names
-                return live_rows(bench, _STAGE_OF.get(name, "snapshot"), buckets)
-            return pq.read_table(pa.BufferReader(bench.objects.get(_export_key(context.asset_key))))
+        name, bench = context.asset_key.path[-1], self.platform.bench
+        if name in _STAGE_OF or name == "source_snapshots":
+            buckets = context.asset_partition_keys if context.has_asset_partitions else bench.bucket_names
+            return live_rows(bench, _STAGE_OF.get(name, "snapshot"), buckets)
+        return pq.read_table(pa.BufferReader(bench.objects.get(_export_key(context.asset_key))))
 
 
 def _export_key(key: dg.AssetKey) -> str:

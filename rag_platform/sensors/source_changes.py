@@ -14,19 +14,14 @@ import dagster as dg
 from rag_platform import identity
 from rag_platform.ingestion.changes import changed_buckets, difference, waiting_buckets
 from rag_platform.ingestion.source_registry import registered_sources
-from rag_platform.ingestion.workbench import Workbench
-from rag_platform.jobs import ingest_sources
-from rag_platform.partitions import contiguous_ranges, document_buckets, range_tags
+from rag_platform.jobs import TO_BEGIN, ingest_sources, waits_in_queue
+from rag_platform.partitions import document_buckets, range_tags, ranges_to_run
+from rag_platform.resources import PlatformResource
 from rag_platform.settings import Settings
 
 CHANGE_TAG = "rag/change"
 MAX_BACKOFF_S = 3600.0
-_RUNNING = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-)
+_RUNNING = (*TO_BEGIN, dg.DagsterRunStatus.STARTED)
 
 
 @dg.sensor(
@@ -36,29 +31,33 @@ _RUNNING = (
     description="Lists every source, compares it with the ledger and requests one run for each range of hash buckets "
     "that moved, or that an earlier run left unfinished.",
 )
-def source_changes(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    settings = Settings.from_env()
-    with Workbench(settings) as bench:
-        specs = registered_sources(bench.ledger, settings)
-        if not specs:
-            yield dg.SkipReason("no source yet: `rag ingest --source DIR --name NAME`, or write sources.yaml")
-            return
-        differences = [difference(bench, spec) for spec in specs]
-        for one in differences:
-            if one.failed or one.held:
-                context.log.warning(f"source {one.spec.name}: {one.failed or one.held}")
-        held = any(d.held for d in differences)
-        moved = changed_buckets(bench, differences)
-        busy = bool(_runs(context, _RUNNING))
-        waiting = {} if busy else waiting_buckets(bench)
-        generations = bench.ledger.documents.buckets()
+def source_changes(
+    context: dg.SensorEvaluationContext, platform: PlatformResource
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    bench = platform.bench
+    settings = bench.settings
+    specs = registered_sources(bench.ledger, settings)
+    if not specs:
+        yield dg.SkipReason("no source yet: `rag ingest --source DIR --name NAME`, or write sources.yaml")
+        return
+    differences = [difference(bench, spec) for spec in specs]
+    for one in differences:
+        if one.failed or one.held:
+            context.log.warning(f"source {one.spec.name}: {one.failed or one.held}")
+    held = any(d.held for d in differences)
+    moved = changed_buckets(bench, differences)
+    busy = bool(_runs(context, _RUNNING))
+    waiting = {} if busy else waiting_buckets(bench)
+    generations = bench.ledger.documents.buckets()
     work = {b: (moved.get(b, ""), waiting.get(b, "")) for b in {*moved, *waiting}}
     if not work:
         yield dg.SkipReason(f"{len(specs)} sources, nothing moved" + (", a run is under way" if busy else ""))
         return
     universe = list(document_buckets.get_partition_keys())
     requested = 0
-    for first, last in contiguous_ranges(work, universe):
+    for first, last in ranges_to_run(work, universe, settings.buckets_per_run):
+        if waits_in_queue(context.instance, first, last):
+            continue
         covered = universe[universe.index(first) : universe.index(last) + 1]
         parts = [
             f"{b}:{generations[b].generation if b in generations else 0}:{':'.join(work[b])}"
@@ -73,7 +72,7 @@ def source_changes(context: dg.SensorEvaluationContext) -> Iterator[dg.RunReques
         key = f"{first}-{last}:{change}:{len(failures)}"
         yield dg.RunRequest(run_key=key, tags={**range_tags(first, last), CHANGE_TAG: change})
     if not requested:
-        yield dg.SkipReason("the last runs for these changes failed; waiting before the next attempt")
+        yield dg.SkipReason("a run for these changes waits in the queue, or failed and is tried again later")
 
 
 def _runs(

@@ -40,6 +40,8 @@ class RedisServer:
 
     process: subprocess.Popen[bytes]
     port: int
+    command: tuple[str, ...]
+    password: str
 
     @property
     def url(self) -> str:
@@ -57,13 +59,23 @@ class RedisServer:
         self.process.kill()
         self.process.wait(30)
 
+    def start(self) -> None:
+        """Start it again after ``kill``, on its port and with what it has written to disk."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        self.process = _process(self.command)
+        while not _answers(self.port, self.process.pid, self.password):
+            assert time.monotonic() < deadline, "it did not start again"
+            if self.process.poll() is not None:  # its port was still taken
+                self.process = _process(self.command)
+            time.sleep(0.02)
+
 
 @contextlib.contextmanager
-def running(binary: Path, *options: str, port: int | None = None) -> Iterator[RedisServer]:
+def running(binary: Path, *options: str, port: int | None = None, password: str = "") -> Iterator[RedisServer]:
     """Run a server, on a free port unless one is given."""
     folder = Path(tempfile.mkdtemp(prefix="rag-redis-"))
     try:
-        server = _started(binary, options, port, folder)
+        server = _started(binary, options, port, folder, password)
         try:
             yield server
         finally:
@@ -72,31 +84,36 @@ def running(binary: Path, *options: str, port: int | None = None) -> Iterator[Re
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _started(binary: Path, options: tuple[str, ...], port: int | None, folder: Path) -> RedisServer:
+def _started(binary: Path, options: tuple[str, ...], port: int | None, folder: Path, password: str) -> RedisServer:
     """A port that was free a moment ago may be taken by another test: then another one."""
     for _ in range(_STARTS):
         chosen = port or free_port()
-        process = subprocess.Popen(
-            [
-                *(str(binary), "--port", str(chosen), "--bind", "127.0.0.1", "--dir", str(folder)),
-                *("--save", "", "--appendonly", "no", "--daemonize", "no", *options),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+        command = (
+            *(str(binary), "--port", str(chosen), "--bind", "127.0.0.1", "--dir", str(folder)),
+            *("--save", "", "--appendonly", "no", "--daemonize", "no", "--requirepass", password, *options),
         )
+        process = _process(command)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and process.poll() is None:
-            if _answers(chosen, process.pid):
-                return RedisServer(process, chosen)
+            if _answers(chosen, process.pid, password):
+                return RedisServer(process, chosen, command, password)
             time.sleep(0.02)
         process.kill()
         process.wait(30)
     raise RuntimeError(f"{binary} did not start")
 
 
-def _answers(port: int, pid: int) -> bool:
+def _process(command: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _answers(port: int, pid: int, password: str) -> bool:
     """Whether *this* process listens there, not another that took the port first."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as s:
+        if password:
+            s.sendall(f"AUTH {password}\r\n".encode())
+            if s.recv(5) != b"+OK\r\n":
+                return False
         s.sendall(b"INFO server\r\n")
         reply = b""
         while f"process_id:{pid}\r\n".encode() not in reply:
@@ -109,6 +126,7 @@ def _answers(port: int, pid: int) -> bool:
 
 
 def free_port() -> int:
+    """Return a port of loopback that nobody uses now."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])

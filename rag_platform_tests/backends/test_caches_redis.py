@@ -119,7 +119,7 @@ def test_what_is_not_ours_reads_as_absent(server: RedisServer, cache: RedisCache
         assert await cache.get("k") is None
         await cache.set("k", b"v", ttl_s=LONG_S)
         assert await cache.get("k") == b"v"
-        space = "rag:v:s" if await cache.has_vector_search() else "rag:m:s"
+        space = "rag:v:{s}" if await cache.has_vector_search() else "rag:m:s"
         for put in (
             lambda: client.set(space, b"garbage" * 50),
             lambda: client.set(space, b""),
@@ -238,11 +238,11 @@ def test_a_vector_set_that_lost_its_list_starts_anew(with_vectors: RedisServer) 
 
     async def work(client: redis.Redis) -> None:
         await cache.remember("s", "a", vectors[0], ttl_s=LONG_S)
-        client.delete("rag:d:s")
+        client.delete("rag:d:{s}")
         await cache.remember("s", "b", vectors[1], ttl_s=LONG_S)
         await cache.remember("s", "c", vectors[2], ttl_s=LONG_S)
         assert [f.member for f in await cache.nearest("s", vectors[0], k=9)] == ["c"]
-        assert client.pttl("rag:v:s") > 0 and client.pttl("rag:d:s") > 0
+        assert client.pttl("rag:v:{s}") > 0 and client.pttl("rag:d:{s}") > 0
 
     with redis.Redis(port=with_vectors.port) as client:
         client.flushall()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from rag_platform.backends.caches.patience import LONGEST, answered_within
 from rag_platform.backends.caches.redis import RedisCache, Settings
 from rag_platform.errors import DependencyError, DependencyTimeout
-from rag_platform_tests.backends import redis_server
+from rag_platform_tests.backends import redis_server, redis_topologies
 from rag_platform_tests.contracts.caches import LONG_S, run, unit
 
 TIMEOUT_S = 0.15
@@ -128,6 +131,16 @@ async def fails_in_time(cache: RedisCache, operation: str) -> DependencyError:
     raise AssertionError(f"took {taken} s")
 
 
+async def _recovered(cache: RedisCache) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return await cache.ping()
+        except DependencyError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("kind", NO_REDIS)
 def test_no_redis(kind: str, operation: str) -> None:
@@ -184,18 +197,10 @@ def test_a_frozen_server(kind: str, warm: bool) -> None:
     if binary is None:
         pytest.skip("no such server here")
 
-    async def recovered(cache: RedisCache) -> None:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                return await cache.ping()
-            except DependencyError:
-                assert time.monotonic() < deadline
-
     async def work(server: redis_server.RedisServer) -> None:
         cache = RedisCache(Settings(url=server.url, timeout_s=TIMEOUT_S))
         if warm:
-            await recovered(cache)
+            await _recovered(cache)
         server.freeze()
         try:
             for operation in OPERATIONS:
@@ -206,12 +211,47 @@ def test_a_frozen_server(kind: str, warm: bool) -> None:
                 assert all(isinstance(r, DependencyError) for r in results)
         finally:
             server.thaw()
-        await recovered(cache)
+        await _recovered(cache)
         assert await cache.get("never") is None
         await cache.aclose()
 
     with redis_server.running(binary) as server:
         asyncio.run(work(server))
+
+
+@pytest.mark.parametrize("kind", ["sentinel", "cluster"])
+def test_everybody_is_frozen(kind: str, tmp_path: Path) -> None:
+    """Where neither sentinels nor nodes answer, each operation gives up in the same time, also one that would have
+    to look for a master first, and many at once; when they go on, so does the cache."""
+    binary = redis_topologies.binary()
+    if binary is None:
+        pytest.skip("no redis-server here")
+
+    async def work(url: str, processes: list[subprocess.Popen[bytes]]) -> None:
+        warm, cold = (RedisCache(Settings(url=url, timeout_s=TIMEOUT_S)) for _ in range(2))
+        await _recovered(warm)
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            for cache in (warm, cold):
+                for operation in OPERATIONS:
+                    assert isinstance(await fails_in_time(cache, operation), DependencyTimeout)
+            async with asyncio.timeout(20):
+                results = await asyncio.gather(*(warm.get(f"k{n}") for n in range(100)), return_exceptions=True)
+            assert all(isinstance(r, DependencyError) for r in results)
+        finally:
+            for process in processes:
+                process.send_signal(signal.SIGCONT)
+        for cache in (warm, cold):
+            await _recovered(cache)
+            await cache.aclose()
+
+    if kind == "sentinel":
+        with redis_topologies.running_sentinels(binary, tmp_path) as watched:
+            asyncio.run(work(watched.url, [*watched.sentinels, *(s.process for s in watched.servers)]))
+    else:
+        with redis_topologies.running_cluster(binary) as cluster:
+            asyncio.run(work(cluster.url, [n.process for n in cluster.nodes]))
 
 
 def test_a_slow_server_is_waited_for_once_an_operation() -> None:

@@ -227,9 +227,11 @@ def test_connectors_are_found_by_scheme_or_name(place: Folder) -> None:
     assert connector_name("C:/docs") == "local_directory"
     assert connector_name("file:///docs") == "local_directory"
     assert connector_name("https://host/docs/") == "http_index"
-    assert connector_name("s3://bucket") == "fsspec_url"
+    assert connector_name("s3://bucket") == "s3"
+    assert connector_name("gs://bucket") == "gcs"
+    assert connector_name("abfs://bucket") == "fsspec_url"
     with pytest.raises(
-        ConfigurationError, match=r"known: confluence, fsspec_url, http_index, local_directory, notion\Z"
+        ConfigurationError, match=r"known: confluence, fsspec_url, gcs, http_index, local_directory, notion, s3\Z"
     ):
         connect(place.url, options={"connector": "globs"})
 

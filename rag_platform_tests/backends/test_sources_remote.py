@@ -18,7 +18,6 @@ import pytest
 from rag_platform.backends.sources import addresses
 from rag_platform.backends.sources.http_client import ExchangeFailed, HttpClient
 from rag_platform.errors import ConfigurationError, DependencyError, DocumentError, IncompleteListing, LimitExceeded
-from rag_platform_tests.backends.s3_server import client, put_many, s3_bucket, s3_endpoint  # noqa: F401 - fixtures
 from rag_platform_tests.contracts.sources import MB, SourceContract, connect
 
 _numbers = itertools.count()
@@ -45,66 +44,6 @@ class TestMemory(SourceContract):
     @pytest.fixture
     def place(self) -> MemoryPlace:
         return MemoryPlace()
-
-
-# ── S3 ──
-
-
-class BucketPlace:
-    def __init__(self, bucket: str) -> None:
-        self.bucket = bucket
-        self.url = f"s3://{bucket}/docs"
-        self.missing_url = f"s3://{bucket}/nothing"
-        self._s3 = client()
-
-    def write(self, uri: str, data: bytes) -> None:
-        self._s3.put_object(Bucket=self.bucket, Key=f"docs/{uri}", Body=data)
-
-    def remove(self, uri: str) -> None:
-        self._s3.delete_object(Bucket=self.bucket, Key=f"docs/{uri}")
-
-
-class TestS3(SourceContract):
-    @pytest.fixture
-    def place(self, s3_bucket: str) -> BucketPlace:  # noqa: F811
-        return BucketPlace(s3_bucket)
-
-    def test_pages_beyond_a_thousand(self, place: BucketPlace) -> None:
-        """A listing is complete however many pages it takes, and shows nothing beside the prefix."""
-        put_many(place.bucket, (f"docs/{i:05}.md" for i in range(2100)))
-        put_many(place.bucket, ["docs2/other.md"])
-        assert [i.uri for i in connect(place.url).list()] == [f"{i:05}.md" for i in range(2100)]
-
-    def test_the_token_is_the_etag(self, place: BucketPlace) -> None:
-        """Equal bytes written again keep it, so nothing is fetched; a whole bucket can be a source."""
-        place.write("a.md", b"one")
-        first = connect(place.url).list()
-        place.write("a.md", b"one")
-        second = connect(place.url).list()
-        assert first[0].change_token == second[0].change_token
-        assert [i.uri for i in connect(f"s3://{place.bucket}").list()] == ["docs/a.md"]
-
-    def test_folder_markers_and_dot_segments_are_no_documents(self, place: BucketPlace) -> None:
-        """Keys that are no plain path are passed over; the rest is listed."""
-        place.write("a.md", b"x")
-        place.write("folder/", b"")
-        put_many(place.bucket, ["docs/x//y.md", "docs/../up.md"])
-        assert [i.uri for i in connect(place.url).list()] == ["a.md"]
-
-    def test_an_empty_prefix_may_be_permitted(self, place: BucketPlace) -> None:
-        """The operator says that nothing is a valid state."""
-        assert list(connect(place.missing_url, options={"allow_empty": True}).list()) == []
-
-    def test_a_missing_bucket_and_a_closed_port(self, place: BucketPlace, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Both are incomplete listings, and outages for a fetch."""
-        with pytest.raises(IncompleteListing):
-            connect("s3://no-such-bucket").list()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        source = connect(place.url, options={"storage": {"config_kwargs": {"retries": {"max_attempts": 0}}}})
-        with pytest.raises(IncompleteListing):
-            source.list()
-        with pytest.raises(DependencyError):
-            source.fetch("a.md", max_bytes=MB)
 
 
 # ── HTTP ──

@@ -1,8 +1,9 @@
 """Runs ingestions in children that can be killed: a program of its own, so that it forks before anything
 has started a thread or a runtime. Reads one JSON order a line, answers with one JSON line.
 
-An order is ``{"home", "root", "acl", "run_id", "environ", "kill_at", "when"}``; a line
-holds a list of them, which run at once. An answer is ``{"killed", "error", "effects", "counters", "state"}``: ``state`` is what a reader finds afterwards.
+An order is ``{"home", "root", "acl", "run_id", "environ", "kill_at", "when"}``; with ``"rebuild"`` it is a rebuild
+in place of an ingestion. A line holds a list of them, which run at once. The vector store ``second`` is a server
+store with its rows in the home. An answer is ``{"killed", "error", "effects", "counters", "state"}``: ``state`` is what a reader finds afterwards.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ import tokenizers
 
 import rag_platform.backends.embedders.onnx_minilm
 import rag_platform.backends.sources.local_directory
-import rag_platform.backends.vector_stores.lancedb
 import rag_platform.ingestion.chunkers.recursive  # noqa: F401
 from rag_platform import telemetry
+from rag_platform.backends.vector_stores.lancedb import LanceVectorStore
 from rag_platform.ingestion.parsers import formats
 from rag_platform.ingestion.stages.audit import conservation
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.records import SourceSpec
 from rag_platform_tests import harness
+from rag_platform_tests.backends.server_store import ServerStore
 
 assert lancedb and onnxruntime and pyarrow.parquet and tokenizers
 
@@ -56,8 +58,12 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
     spec = SourceSpec("docs", order["root"], acl=tuple(order["acl"]))
     settings = harness.settings(Path(order["home"]), **order.get("environ", {}))
     telemetry.arm(order.get("kill_at"), order.get("when", "before"))
-    with telemetry.recording() as effects, Workbench(settings) as bench:
-        counters = harness.ingest(bench, [spec], order["run_id"])
+    second = ServerStore(LanceVectorStore(str(settings.root / "second")))
+    with telemetry.recording() as effects, Workbench(settings, {"second": second}) as bench:
+        if order.get("rebuild"):
+            counters = harness.rebuild(bench, order["run_id"])
+        else:
+            counters = harness.ingest(bench, [spec], order["run_id"])
         done = list(effects)
         telemetry.arm(None)
         return {"counters": counters, "effects": done, "state": state(bench)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import re
@@ -17,13 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import httpx
-import pyarrow as pa
 import pytest
 
-from rag_platform.backends.vector_stores.lancedb import LanceVectorStore
 from rag_platform.ingestion.workbench import Workbench
-from rag_platform.query.opening import REPLICA
-from rag_platform.records import index_schema
 from rag_platform_tests import harness
 from rag_platform_tests.backends import redis_server
 from rag_platform_tests.faults import corpus, minilm_server
@@ -78,6 +73,10 @@ class Api:
         self.url = url
         limits = httpx.Limits(max_connections=None)
         self._client = httpx.Client(base_url=url, timeout=60, trust_env=False, limits=limits)
+
+    def authorize(self, key: str) -> None:
+        """Ask with an API key from now on."""
+        self._client.headers["Authorization"] = f"Bearer {key}"
 
     def ask(self, question: str, *, deadline_s: float, path: str = "/v1/query", **body: Any) -> Reply:
         """Ask, and hold the server to P7."""
@@ -270,7 +269,7 @@ def make_bucket(environment: Mapping[str, str]) -> None:
 
 
 def index_corpus(environment: Mapping[str, str]) -> None:
-    """Index the corpus as ``rag ingest`` does, and copy the index to the keyword replica."""
+    """Index the corpus as ``rag ingest`` does, the keyword replica included."""
     home = Path(environment["RAG_HOME"])
     tree = harness.Tree(home.parent / "documents")
     tree.become(corpus.documents())
@@ -281,22 +280,3 @@ def index_corpus(environment: Mapping[str, str]) -> None:
         rest = {k: v for k, v in environment.items() if k != "RAG_HOME"}
         with Workbench(harness.settings(home, **rest)) as bench:
             harness.ingest(bench, [tree.spec()], "corpus")
-            fill_replica(bench)
-
-
-def fill_replica(bench: Workbench) -> None:
-    """Copy the serving index to where keyword search goes on while the store is away."""
-    release = bench.ledger.releases.serving()
-    assert release is not None
-    dimensions = bench.embedder.spec.dimensions
-    schema = index_schema(dimensions)
-    rows = pa.Table.from_batches(bench.store.scan(release.index_name, schema.names)).cast(schema)
-    local = dataclasses.replace(bench.settings, index_url=str(bench.settings.root / REPLICA))
-
-    async def copy() -> None:
-        replica = LanceVectorStore(local.resolved_index_url)
-        await replica.ensure(release.index_name, dimensions)
-        await replica.replace(release.index_name, rows, stale=[])
-        await replica.aclose()
-
-    bench.run(copy())

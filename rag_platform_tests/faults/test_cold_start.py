@@ -51,7 +51,8 @@ def test_the_api_starts_with_everything_down(platform: Platform, postgres: str, 
             report = api.get("/health/ready")
             assert report.status_code == 503
             missing = {"ledger", "release", "vector_store", "embedder", "llm", "reranker", "cache"}
-            assert set(report.json()["missing"]) == missing, report.json()
+            # The replica is in a folder, and may still be being opened.
+            assert set(report.json()["missing"]) - {"keyword_replica"} == missing, report.json()
             reply = api.ask(asked.text, deadline_s=2)
             assert reply.status == 503
             assert int(reply.headers["retry-after"]) >= 1

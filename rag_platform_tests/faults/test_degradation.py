@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from rag_platform.query.opening import REPLICA
 from rag_platform_tests.faults.corpus import Asked
 from rag_platform_tests.faults.platform_process import DEPENDENCIES, Api, Dependency, Platform, Reply
 
@@ -107,7 +106,7 @@ def test_everything_is_down(platform: Platform, api: Api, fresh: Iterator[Asked]
     """When nothing answers, not even the keyword replica, the reply is a problem with a time to come back, no
     invented answer; afterwards the same server answers in full."""
     asked = next(fresh)
-    replica, away = platform.home / REPLICA, platform.home / f"{REPLICA}.away"
+    replica, away = platform.home / "keyword_replica", platform.home / "keyword_replica.away"
     with contextlib.ExitStack() as broken:
         replica.rename(away)
         broken.callback(away.rename, replica)

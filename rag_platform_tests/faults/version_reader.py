@@ -1,12 +1,15 @@
-"""A reader in a process of its own: searches without pause until its input ends, then says what it saw."""
+"""A reader in a process of its own: searches until its input ends, then says what it saw."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,34 @@ from rag_platform.records import LOCAL_OPERATOR, Hit
 from rag_platform_tests import harness
 
 _MARK = re.compile(r"edition (\d+)")
+
+
+def text(edition: int) -> str:
+    """Text of one to three chunks (of 32 tokens), each of which says its edition; the last ends with ``finis``."""
+    part = f"This part belongs to edition {edition} and says a few more words about nothing in particular at all."
+    return "\n\n".join([part] * (edition % 3 + 1)) + " finis"
+
+
+@contextlib.contextmanager
+def reading(
+    home: Path, environment: Mapping[str, str], wanted: Iterable[str], pause_s: float = 0.0
+) -> Iterator[dict[str, Any]]:
+    """Read the documents ``wanted`` during the block; afterwards the dict holds what was seen: the number of
+    ``searches``, of ``editions``, and ``faults``."""
+    arguments = [str(home), json.dumps(environment), str(pause_s), *wanted]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rag_platform_tests.faults.version_reader", *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    seen: dict[str, Any] = {}
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "reading\n"
+        yield seen
+        told, _ = process.communicate(timeout=60)
+        seen |= json.loads(told)
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def faults_of(hits: list[Hit], wanted: set[str]) -> list[str]:
@@ -36,7 +67,7 @@ def faults_of(hits: list[Hit], wanted: set[str]) -> list[str]:
     return faults
 
 
-async def read(bench: Workbench, index: str, wanted: set[str], stop: asyncio.Event) -> dict[str, Any]:
+async def read(bench: Workbench, index: str, wanted: set[str], stop: asyncio.Event, pause_s: float) -> dict[str, Any]:
     seen: set[str] = set()
     faults: list[str] = []
     count = 0
@@ -51,23 +82,24 @@ async def read(bench: Workbench, index: str, wanted: set[str], stop: asyncio.Eve
         count += 1
         if count == 1:
             print("reading", flush=True)
+        await asyncio.sleep(pause_s)
     return {"searches": count, "editions": len(seen), "faults": faults[:20]}
 
 
-async def until_told(bench: Workbench, index: str, wanted: set[str]) -> dict[str, Any]:
+async def until_told(bench: Workbench, index: str, wanted: set[str], pause_s: float) -> dict[str, Any]:
     stop = asyncio.Event()
-    reading = asyncio.ensure_future(read(bench, index, wanted, stop))
+    reading = asyncio.ensure_future(read(bench, index, wanted, stop, pause_s))
     await asyncio.to_thread(sys.stdin.read)
     stop.set()
     return await reading
 
 
 def main() -> None:
-    home, *wanted = sys.argv[1:]
-    with Workbench(harness.settings(Path(home), RAG_CHUNK_TOKENS="32")) as bench:
+    home, environment, pause_s, *wanted = sys.argv[1:]
+    with Workbench(harness.settings(Path(home), **json.loads(environment))) as bench:
         release = bench.ledger.releases.serving()
         assert release is not None
-        print(json.dumps(bench.run(until_told(bench, release.index_name, set(wanted)))), flush=True)
+        print(json.dumps(bench.run(until_told(bench, release.index_name, set(wanted), float(pause_s)))), flush=True)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_an_unchanged_corpus_costs_nothing(bench: Workbench, tree: harness.Tree)
     with Workbench(bench.settings) as again:
         with telemetry.recording() as effects:
             second = ingest(again, [tree.spec()], "r2")
-        assert "store" not in again.__dict__ or again.store.__dict__.get("_connection") is None
+        assert again.store.__dict__.get("_connection") is None
         assert not again.embedder.__dict__.get("_pool")
     assert work(second) == NO_WORK
     assert (second["unchanged"], second["added"], second["changed"], second["deleted"]) == (3, 0, 0, 0)

@@ -15,12 +15,13 @@ from rag_platform import telemetry
 from rag_platform.errors import DependencyError
 from rag_platform.ingestion.live_rows import live_rows
 from rag_platform.ingestion.plan import plan
-from rag_platform.ingestion.stages.audit import audit_index, finish, repair
+from rag_platform.ingestion.stages.audit import audit_index, repair
 from rag_platform.ingestion.stages.chunk import chunk
 from rag_platform.ingestion.stages.embed import embed
 from rag_platform.ingestion.stages.housekeeping import housekeeping
 from rag_platform.ingestion.stages.index import index
 from rag_platform.ingestion.stages.parse import parse
+from rag_platform.ingestion.stages.promote import finish
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.settings import Settings
 from rag_platform_tests import harness

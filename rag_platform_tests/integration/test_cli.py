@@ -222,13 +222,21 @@ def test_doctor_finds_a_working_installation(rag: Rag) -> None:
 
 
 def test_the_index_can_be_lost_and_rebuilt_without_embedding(rag: Rag, tmp_path: Path) -> None:
-    """rag index rebuild restores the same chunks from the stored embeddings."""
+    """rag rebuild restores the same chunks from the stored embeddings; what it cannot do it says, with the code of a
+    mistake or of a failed dependency."""
     import shutil
 
     docs = corpus(tmp_path / "docs", 4)
     rag.json("ingest", "--source", str(docs), "--name", "docs")
     before = sorted(rag("index", "dump").stdout.splitlines())
     shutil.rmtree(rag.home / "index")
-    assert rag.json("index", "rebuild")["chunks"] == 4
+    report = rag.json("rebuild")
+    assert (report["store"], report["documents"], report["index_writes"]) == ("lancedb", 4, 4)
+    assert (report["parsed"], report["embedded"], report["serving_release"]) == (0, 0, report["release_id"])
+    assert "error" not in report and "warning" not in report
     assert sorted(rag("index", "dump").stdout.splitlines()) == before
-    assert any((rag.home / "index").iterdir())
+    status = rag.json("status")
+    assert (status["vector_store"], status["keyword_replica"], status["warning"]) == ("lancedb", None, None)
+    assert "known: " in rag("rebuild", "--store", "lancebd", code=2).stderr
+    shutil.rmtree(rag.home / "objects" / "segments" / "embed")
+    assert "`rag doctor --repair` and then `rag ingest`" in " ".join(rag("rebuild", code=1).stderr.split())

@@ -14,7 +14,11 @@ EXPECTED_GRAPH = {
     "chunks": ({"parsed_documents"}, 16),
     "embeddings": ({"chunks"}, 16),
     "vector_index": ({"embeddings"}, 16),
-    "dead_letters": ({"source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index"}, 0),
+    "keyword_replica": ({"vector_index"}, 16),
+    "dead_letters": (
+        {"source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "keyword_replica"},
+        0,
+    ),
 }
 EXPECTED_CHECKS = {
     ("source_snapshots", "mass_change_guard", True),
@@ -23,6 +27,7 @@ EXPECTED_CHECKS = {
     ("vector_index", "conservation", False),
     ("vector_index", "no_ghost_chunks", False),
     ("vector_index", "index_matches_ledger", False),
+    ("keyword_replica", "replica_follows_index", False),
     ("dead_letters", "dead_letter_share", False),
 }
 

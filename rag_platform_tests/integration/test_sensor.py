@@ -40,12 +40,16 @@ def platform(tmp_path: Path, docs: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def look(settings: Settings) -> list[dg.RunRequest | dg.SkipReason]:
     """Evaluate the sensor once on the instance of this home."""
-    from rag_platform.commands.dagster_run import prepare_dagster_home
+    from rag_platform.commands.dagster_home import prepare_dagster_home
     from rag_platform.definitions import defs
 
     prepare_dagster_home(settings)
-    with dg.DagsterInstance.get() as instance:
-        context = dg.build_sensor_context(instance=instance, definitions=defs)
+    with (
+        dg.DagsterInstance.get() as instance,
+        dg.build_sensor_context(
+            instance=instance, definitions=defs, resources={"platform": defs.resources["platform"]}
+        ) as context,
+    ):
         return list(source_changes(context))  # type: ignore[call-overload]
 
 

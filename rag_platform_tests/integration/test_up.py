@@ -94,7 +94,8 @@ def test_the_ui_shows_the_run_and_the_sensor_ingests_a_change(rag: Rag, ui: str,
     nodes = graphql(ui, "{ assetNodes { assetKey { path } assetMaterializations(limit: 1) { runId } } }")["assetNodes"]
     shown = {n["assetKey"]["path"][-1]: n["assetMaterializations"] for n in nodes}
     assert set(shown) == {
-        "source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "dead_letters",
+        "source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "keyword_replica",
+        "dead_letters",
     }  # fmt: skip
     by_command = rag.json("status")["last_run"]["run_id"]
     assert shown["vector_index"][0]["runId"] == by_command

@@ -41,10 +41,8 @@ def ledger_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[
         return
     server = request.getfixturevalue("postgres")
     name = f"rag_test_{os.getpid()}_{next(_numbers)}"
+    yield harness.settings(tmp_path / "home", RAG_LEDGER_URL=postgres_server.create_database(server, name))
     engine = sa.create_engine(f"{server}postgres", isolation_level="AUTOCOMMIT")
-    with engine.connect() as c:
-        c.execute(sa.text(f"CREATE DATABASE {name}"))
-    yield harness.settings(tmp_path / "home", RAG_LEDGER_URL=f"{server}{name}")
     with engine.connect() as c:
         c.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
     engine.dispose()

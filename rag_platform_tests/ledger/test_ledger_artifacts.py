@@ -59,8 +59,8 @@ def test_embedded_sets_belong_to_an_embedder(ledger: Ledger) -> None:
 
 def test_one_release_serves(ledger: Ledger) -> None:
     """A release begins as a candidate; promoting it retires the one that served; rolling back is the same."""
-    a, b = ledger.releases.ensure("aa", PIPELINE), ledger.releases.ensure("bb", PIPELINE)
-    assert ledger.releases.ensure("aa", PIPELINE) == a
+    a, b = ledger.releases.ensure("aa", PIPELINE, "lancedb"), ledger.releases.ensure("bb", PIPELINE, "lancedb")
+    assert ledger.releases.ensure("aa", PIPELINE, "lancedb") == a
     assert (a.state, a.pipeline, ledger.releases.serving()) == ("candidate", PIPELINE, None)
     for release in (a, b, a, a):
         ledger.releases.promote(release.release_id)
@@ -72,7 +72,7 @@ def test_one_release_serves(ledger: Ledger) -> None:
 
 def test_reset_and_forget_a_release(ledger: Ledger) -> None:
     """Resetting makes the entries of its buckets dirty; forgetting removes it with all its entries."""
-    a, b = ledger.releases.ensure("aa", PIPELINE), ledger.releases.ensure("bb", PIPELINE)
+    a, b = ledger.releases.ensure("aa", PIPELINE, "lancedb"), ledger.releases.ensure("bb", PIPELINE, "lancedb")
     for release in (a, b):
         entries = [(IndexEntry(f"d{n}", "v", "c", "m", 1), str(n)) for n in range(2)]
         ledger.documents.mark_indexed(release.release_id, entries, "r")
@@ -87,9 +87,9 @@ def test_reset_and_forget_a_release(ledger: Ledger) -> None:
 
 def test_verified_state(ledger: Ledger) -> None:
     """The state token of the last verification is kept with the release."""
-    a = ledger.releases.ensure("aa", PIPELINE)
+    a = ledger.releases.ensure("aa", PIPELINE, "lancedb")
     ledger.releases.note_verified(a.release_id, "token")
-    assert ledger.releases.ensure("aa", PIPELINE) == replace(a, verified_state="token")
+    assert ledger.releases.ensure("aa", PIPELINE, "lancedb") == replace(a, verified_state="token")
 
 
 def test_runs_and_counters(ledger: Ledger) -> None:

@@ -44,7 +44,7 @@ def test_a_ledger_of_version_1_gets_the_new_tables_and_keeps_its_rows(ledger_set
         old = ledger.runs.get("old run")
         assert old is not None and old.sources == ("docs",)
         serving = ledger.releases.serving()
-        assert serving is not None and serving.release_id == "r-1"
+        assert serving is not None and (serving.release_id, serving.store) == ("r-1", "lancedb")
         key, _ = ledger.keys.create(name="n", tenant="t")
         ledger.keys.add_usage([KeyUse(key.key_id, "2026-11-22", 1, 2, 0.5, 3.0)])
         ledger.query_log.add([QueryLogRow(request_id="q", at=0.0, tenant="t", profile="fast", key_id=key.key_id)])

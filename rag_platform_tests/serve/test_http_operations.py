@@ -26,10 +26,22 @@ def test_live_asks_nothing(api: ApiServer) -> None:
         ({"release": "ok", "llm": "DependencyTimeout", "cache": "DependencyError"}, 200, ["llm", "cache"]),
         ({"release": "Unanswerable", "cache": "DependencyError"}, 503, ["release", "cache"]),
         ({"vector_store": "DependencyTimeout"}, 503, ["vector_store"]),
+        ({"vector_store": "DependencyTimeout", "keyword_replica": "ok"}, 200, ["vector_store"]),
+        (
+            {"ledger": "DependencyError", "vector_store": "DependencyTimeout", "keyword_replica": "ok"},
+            503,
+            ["ledger", "vector_store"],
+        ),
+        (
+            {"vector_store": "DependencyTimeout", "keyword_replica": "DependencyError"},
+            503,
+            ["vector_store", "keyword_replica"],
+        ),
+        ({"ledger": "DependencyError", "embedder": "DependencyTimeout"}, 200, ["ledger", "embedder"]),
     ],
 )
 def test_ready_names_what_is_missing(api: ApiServer, states: dict[str, str], status: int, missing: list[str]) -> None:
-    """503 while no full answer can be given; a missing helper is named, and no reason to leave the rotation (P13)."""
+    """503 while nothing can be found; what else is missing is named, and no reason to leave the rotation (P13)."""
     api.service.states = states
     response = api.http.get("/health/ready")
     assert response.status_code == status and response.json()["missing"] == missing

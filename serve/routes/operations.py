@@ -9,15 +9,12 @@ from litestar.types import ASGIApp
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from rag_platform import metrics
+from rag_platform.query.readiness import answerable
 from serve import call
 from serve.api import Api
 from serve.openapi import documented
 from serve.reply import Reply
 from serve.schemas import ReadyResponse
-
-OPTIONAL = frozenset({"llm", "reranker", "cache"})
-"""Dependencies without which every question still gets an answer: named when missing, but no reason to take
-this server out of the rotation, which would turn a degraded service into none."""
 
 _encoder = msgspec.json.Encoder()
 
@@ -38,8 +35,8 @@ def routes(api: Api) -> list[HTTPRouteHandler]:
         "/health/ready",
         opt=documented(
             "Can questions be answered?",
-            "200, or 503 while something is missing without which no full answer can be given, or while the server is "
-            "being stopped. A missing language model, reranker or cache is named, and answers degrade.",
+            "200, or 503 while no question can be answered, or while the server is being stopped. What else is missing "
+            "is named with 200: answers degrade, and a server out of rotation would give none.",
             returns=ReadyResponse,
             also={503: ReadyResponse},
         ),
@@ -49,7 +46,7 @@ def routes(api: Api) -> list[HTTPRouteHandler]:
             return Reply(_encoder.encode(ReadyResponse(status="stopping", dependencies={}, missing=[])), status=503)
         states = await api.service.ready()
         missing = [name for name, state in states.items() if state != "ok"]
-        good = OPTIONAL.issuperset(missing)
+        good = answerable(states)
         report = ReadyResponse(status="ready" if good else "not_ready", dependencies=states, missing=missing)
         return Reply(_encoder.encode(report), status=200 if good else 503)
 

@@ -11,7 +11,9 @@ import zlib
 from dataclasses import dataclass
 
 from rag_platform.backends.caches.base import Neighbour, Vector
-from rag_platform.backends.caches.redis_spaces.connection import Connection, UnexpectedReply, text, whole
+from rag_platform.backends.caches.redis_servers import address
+from rag_platform.backends.caches.redis_servers.pools import UnexpectedReply
+from rag_platform.backends.caches.redis_spaces.connection import Connection, text, whole
 from rag_platform.backends.caches.redis_spaces.packed import PackedSpaces
 from rag_platform.backends.caches.redis_spaces.vector_sets import VectorSets
 from rag_platform.errors import ConfigurationError
@@ -28,11 +30,13 @@ class Settings:
     """``RAG_REDIS_…``"""
 
     url: str = setting(
-        "redis://127.0.0.1:6379/0", "redis://[user:password@]host:port/db, or rediss:// (TLS).", secret=True
+        "redis://127.0.0.1:6379/0",
+        "redis://[user:password@]host:port/db, rediss:// (TLS), unix://, redis+sentinel:// or redis+cluster://.",
+        secret=True,
     )
     prefix: str = setting("rag:", "Begins every key; different platforms on one server need different ones.")
     timeout_s: float = setting(0.15, "Deadline of one cache operation; a busy event loop may add a third.")
-    max_connections: int = setting(32, "Connections of one process.")
+    max_connections: int = setting(32, "Connections of one process to one server.")
     max_members: int = setting(5000, "Questions that one reader group's semantic cache holds.")
     vector_search: str = setting(
         "auto", "auto: the server's vector sets where it has them; on: only these; off: never."
@@ -40,10 +44,9 @@ class Settings:
 
     def validate(self) -> None:
         """Raises ConfigurationError that names the variable."""
-        if not self.url.startswith(("redis://", "rediss://", "unix://")):
-            raise ConfigurationError("RAG_REDIS_URL: must begin with redis://, rediss:// or unix://")
-        if not self.prefix.isascii() or len(self.prefix) > 64:
-            raise ConfigurationError("RAG_REDIS_PREFIX: must be at most 64 ASCII characters")
+        address.parse(self.url)
+        if not self.prefix.isascii() or len(self.prefix) > 64 or set(self.prefix) & set("{}"):
+            raise ConfigurationError("RAG_REDIS_PREFIX: must be at most 64 ASCII characters, and no braces")
         if self.vector_search not in ("auto", "on", "off"):
             raise ConfigurationError("RAG_REDIS_VECTOR_SEARCH: must be auto, on or off")
         for name, low, high in (("timeout_s", 0.01, 10), ("max_connections", 1, 10_000), ("max_members", 1, 1_000_000)):
@@ -58,7 +61,9 @@ class RedisCache:
 
     def __init__(self, own: Settings) -> None:
         self._own = own
-        self._connection = Connection(own.url, timeout_s=own.timeout_s, max_connections=own.max_connections)
+        self._connection = Connection(
+            address.parse(own.url), timeout_s=own.timeout_s, max_connections=own.max_connections
+        )
         self._vector_sets = VectorSets(self._connection, own.prefix, own.max_members)
         self._packed = PackedSpaces(self._connection, own.prefix, own.max_members, catch_up_s=own.timeout_s / 4)
         self._detected: tuple[int, bool] | None = None
@@ -81,20 +86,21 @@ class RedisCache:
     async def delete(self, *keys: str) -> None:
         if keys:
             async with self._connection.operation():
-                [reply] = await self._connection.send(("DEL", *map(self._key, keys)))
-                whole(reply)
+                # One command each: in a cluster they lie on different nodes.
+                for reply in await self._connection.send(*(("DEL", self._key(key)) for key in keys)):
+                    whole(reply)
 
     async def remember(self, space: str, member: str, vector: Vector, *, ttl_s: float) -> None:
         async with self._connection.operation():
-            await (await self._spaces()).remember(space, member, vector, ttl_s)
+            await (await self._spaces(space)).remember(space, member, vector, ttl_s)
 
     async def nearest(self, space: str, vector: Vector, *, k: int = 1) -> list[Neighbour]:
         async with self._connection.operation():
-            return await (await self._spaces()).nearest(space, vector, k)
+            return await (await self._spaces(space)).nearest(space, vector, k)
 
     async def forget(self, space: str, member: str) -> None:
         async with self._connection.operation():
-            await (await self._spaces()).forget(space, member)
+            await (await self._spaces(space)).forget(space, member)
 
     async def ping(self) -> None:
         """Store a byte: a server that is full or read-only is no cache."""
@@ -112,14 +118,14 @@ class RedisCache:
             DependencyError: it does not answer.
         """
         async with self._connection.operation():
-            return await self._spaces() is self._vector_sets
+            return await self._spaces("none") is self._vector_sets
 
-    async def _spaces(self) -> VectorSets | PackedSpaces:
+    async def _spaces(self, space: str) -> VectorSets | PackedSpaces:
         """Asked again after every new connection: it may lead to another server than before."""
         if self._own.vector_search != "auto":
             return self._vector_sets if self._own.vector_search == "on" else self._packed
         if self._detected is None or self._detected[0] != self._connection.opened:
-            supported = await self._vector_sets.supported()
+            supported = await self._vector_sets.supported(space)
             self._detected = (self._connection.opened, supported)
         return self._vector_sets if self._detected[1] else self._packed
 

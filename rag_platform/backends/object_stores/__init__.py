@@ -12,14 +12,17 @@ from rag_platform.settings import Settings
 SHARED = ("keys",)
 
 
+_BY_SCHEME = {"": "local_folder", "file": "local_folder", "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
+
 def open_object_store(settings: Settings) -> ObjectStore:
-    """Return the store at ``RAG_OBJECT_STORE_URL``: a path or ``file://`` is a folder, any other scheme
-    goes through fsspec.
+    """Return the store at ``RAG_OBJECT_STORE_URL``: a path or ``file://`` is a folder, ``s3://`` and ``gs://`` are
+    S3 and Google Cloud Storage, any other scheme goes through fsspec.
 
     Raises:
         ConfigurationError: the scheme is unknown or its package is missing.
     """
     url = settings.resolved_object_store_url
-    local = "://" not in url or url.startswith("file://")
-    store: ObjectStore = backends.load("object_stores", "local_folder" if local else "fsspec_url").build(settings)
+    scheme = url.partition("://")[0].lower() if "://" in url else ""
+    store: ObjectStore = backends.load("object_stores", _BY_SCHEME.get(scheme, "fsspec_url")).build(settings)
     return store

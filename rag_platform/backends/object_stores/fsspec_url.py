@@ -1,4 +1,4 @@
-"""Objects in any store that fsspec knows: ``s3://bucket/prefix``, ``gs://…``, ``az://…``, ``memory://…``.
+"""Objects in other stores that fsspec knows: ``az://…``, ``abfs://…``, ``memory://…``.
 
 Object stores make a PUT visible whole or not at all; that is what makes ``put`` atomic here. On file
 systems without that property (sftp, ftp …) it is not, so they are refused.
@@ -15,7 +15,7 @@ from rag_platform.backends.object_stores.base import StoredObject
 from rag_platform.errors import ConfigurationError, DependencyError
 from rag_platform.settings import Settings as PlatformSettings
 
-ATOMIC = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory")
+ATOMIC = ("az", "abfs", "abfss", "adl", "memory")
 _DELETE_BATCH = 1000
 
 
@@ -143,10 +143,10 @@ def build(settings: PlatformSettings) -> FsspecObjectStore:
     url = settings.resolved_object_store_url
     scheme = url.split("://", 1)[0]
     if scheme not in ATOMIC:
-        raise ConfigurationError(f"RAG_OBJECT_STORE_URL: {scheme}:// cannot hold objects; known: {', '.join(ATOMIC)}")
+        raise ConfigurationError(
+            f"RAG_OBJECT_STORE_URL: {scheme}:// cannot hold objects; known: s3, gs, {', '.join(ATOMIC)}"
+        )
     arguments: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
-    if scheme in ("s3", "s3a"):
-        arguments["config_kwargs"] = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
     try:
         filesystem, root = fsspec.core.url_to_fs(url, **arguments)
     except ImportError as e:

@@ -9,11 +9,13 @@ import re
 
 from rag_platform import backends
 from rag_platform.backends.sources.base import SourceConnector
+from rag_platform.errors import ConfigurationError
 from rag_platform.records import SourceSpec
 from rag_platform.settings import Settings
 
 SHARED = (
-    "addresses", "api_errors", "api_network", "api_transport", "credentials", "globs", "http_client", "local_tree", "names",
+    "addresses", "api_errors", "api_network", "api_transport", "credentials", "denials", "globs", "http_client", "local_tree", "names",
+    "object_labels", "object_tree",
     "confluence_acl", "confluence_api", "confluence_cloud", "confluence_data_center", "confluence_http", "confluence_macros",
     "confluence_options", "confluence_shapes", "confluence_storage", "confluence_tree",
     "notion_api", "notion_blocks", "notion_memory", "notion_properties", "notion_text", "notion_walk",
@@ -21,7 +23,7 @@ SHARED = (
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.:-]+)://", re.IGNORECASE)
 _BY_SCHEME = {"": "local_directory", "file": "local_directory", "local": "local_directory"}
-_BY_SCHEME |= {"http": "http_index", "https": "http_index"}
+_BY_SCHEME |= {"http": "http_index", "https": "http_index", "s3a": "s3", "gs": "gcs"}
 
 
 def connector_name(uri: str) -> str:
@@ -42,7 +44,14 @@ def open_source(spec: SourceSpec, settings: Settings) -> SourceConnector:
         ConfigurationError: unknown connector, missing package, or a uri or option it cannot use.
     """
     name = spec.options.get("connector") or connector_name(spec.uri)
-    connector: SourceConnector = backends.load("sources", str(name)).build(spec, settings)
+    module = backends.load("sources", str(name))
+    kinds = getattr(module, "ACL_FROM", ())
+    chosen = spec.options.get("acl_from")
+    if chosen is not None and chosen not in kinds:
+        # Passed over in silence it would open what the operator means to close.
+        known = f"here it can be {', '.join(kinds)}" if kinds else "it works with s3:// and gs:// only"
+        raise ConfigurationError(f"source {spec.name!r}: option acl_from is {chosen!r}; {known}")
+    connector: SourceConnector = module.build(spec, settings)
     return connector
 
 

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from rag_platform.records import SourceItem, SourceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What is there now instead of the version that was listed. Without its own change token the old token would
+    stand for the new bytes, and a return to the old bytes would go unseen."""
+
+    item: SourceItem
+    data: bytes
 
 
 class SourceConnector(Protocol):
@@ -22,8 +32,9 @@ class SourceConnector(Protocol):
         """
         ...
 
-    def fetch(self, uri: str, *, max_bytes: int) -> bytes | None:
-        """Return the bytes of one document, or None when it has vanished since the listing.
+    def fetch(self, uri: str, *, max_bytes: int) -> bytes | Replacement | None:
+        """Return the bytes of one document, or None when it has vanished since the listing. The bytes are those
+        of one version; a connector that knows that it is not the listed one returns a ``Replacement``.
 
         Raises:
             LimitExceeded: it is larger than ``max_bytes``.

@@ -1,11 +1,11 @@
-"""Any file system that fsspec knows as a source: ``s3://``, ``gs://``, ``az://``, ``memory://`` …
+"""Other file systems that fsspec knows as a source: ``az://``, ``abfs://``, ``sftp://``, ``memory://`` …
 
 The listing is one complete ``find`` without fsspec's cache. A change token is the strongest mark that
 the store offers: ETag, MD5, generation or version; else size and modification time, tied to the root's
 address; else one that never repeats, so that the document is read each time.
 
 Options of the source: ``storage`` (keyword arguments of the fsspec file system, such as
-``endpoint_url`` or ``anon``; secrets come from the environment that the vendor's own SDK reads),
+``account_name``; secrets come from the environment that the vendor's own SDK reads),
 ``allow_empty: true`` (a prefix without any object is an empty source, not a missing one) and
 ``default_excludes: false``.
 """
@@ -211,7 +211,7 @@ def build(spec: SourceSpec, settings: Settings) -> FsspecSource:
     storage = spec.options.get("storage", {})
     if not isinstance(storage, Mapping):
         raise ConfigurationError(f"{where}: option storage must be a mapping of fsspec keyword arguments")
-    arguments = {"use_listings_cache": False, "skip_instance_cache": True, **_timeouts(url.scheme), **storage}
+    arguments = {"use_listings_cache": False, "skip_instance_cache": True, **storage}
     try:
         filesystem, root = fsspec.core.url_to_fs(spec.uri, **arguments)
     except ImportError as e:
@@ -219,10 +219,3 @@ def build(spec: SourceSpec, settings: Settings) -> FsspecSource:
     except (ValueError, TypeError) as e:
         raise ConfigurationError(f"{where}: fsspec cannot open {url.scheme}:// URLs like this: {e}") from e
     return FsspecSource(spec, filesystem, str(root))
-
-
-def _timeouts(scheme: str) -> dict[str, Any]:
-    """Return arguments that bound every request, where the default would wait for minutes."""
-    if scheme in ("s3", "s3a"):
-        return {"config_kwargs": {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}}
-    return {}

@@ -2,6 +2,9 @@
 
 Every change is one commit, and every search opens the latest version once and asks it all its
 questions, so a reader never sees half of a change. One process may write while others read.
+
+An index ensured with 0 dimensions holds words alone: rows without vectors, and no vector leg. The keyword
+replica is made of such.
 """
 
 from __future__ import annotations
@@ -87,11 +90,13 @@ class LanceVectorStore:
             try:
                 table = await self._open(index)
             except KeyError:
-                table = await (await self._connect()).create_table(index, schema=table_schema(dimensions))
+                # On an object store nothing locks: another machine may be making it now.
+                connection = await self._connect()
+                table = await connection.create_table(index, schema=table_schema(dimensions), exist_ok=True)
             found = dimensions_of(await table.schema())
             if found != dimensions:
                 raise ConfigurationError(f"index {index!r} holds vectors of {found} dimensions, not {dimensions}")
-            await maintenance.create_indices(table)
+            await self._commit(index, maintenance.create_indices)
 
     async def replace(self, index: str, rows: pa.Table, *, stale: Collection[str]) -> None:
         rows = with_search_text(rows)

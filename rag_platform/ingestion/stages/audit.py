@@ -1,4 +1,4 @@
-"""Is what we serve what we should serve? Compares ledger, backlog and index, and finishes a run."""
+"""Is what we serve what we should serve? Compares ledger, backlog and index."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from rag_platform import identity, telemetry
+from rag_platform.backends.vector_stores.base import VectorStore
 from rag_platform.ingestion.stages.backlog import backlog
+from rag_platform.ingestion.stages.exchange import Target, index_of, locked
+from rag_platform.ingestion.stages.replica import replica_of
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.documents import IndexEntry
-
-KEEP_RETIRED_RELEASES = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,42 @@ def audit_index(bench: Workbench, *, force: bool = False) -> IndexAudit:
     """Compare every chunk's (document, version) in the index with the ledger's entries.
 
     An index whose state token has not moved since it was last found right is not read again.
+
+    Raises:
+        DependencyError: the store failed.
     """
     release = bench.release
     entries = bench.ledger.documents.entries(release.release_id)
-    expected = sum(e.chunk_count for e in entries.values() if e.version_id is not None)
+    expected = _chunks(entries)
     token = bench.store.state_token(release.index_name)
     if not force and token is not None and token == _verified(release.verified_state, entries):
         return IndexAudit(expected, expected, 0, 0, checked=False)
+    audit = compare(bench.store, release.index_name, entries)
+    if not audit.wrong:
+        bench.ledger.releases.note_verified(
+            release.release_id, None if token is None else f"{token}/{_ledger_token(entries)}"
+        )
+    return audit
+
+
+def audit_replica(bench: Workbench) -> IndexAudit | None:
+    """Compare the keyword replica of this bench's release with what the ledger says that it holds; None where
+    there is none. Raises as ``audit_index``."""
+    target = replica_of(bench)
+    if target is None:
+        return None
+    return compare(target.store, target.index, bench.ledger.documents.entries(target.entries_id))
+
+
+def compare(store: VectorStore, index: str, entries: Mapping[str, IndexEntry]) -> IndexAudit:
+    """Compare an index, chunk by chunk, with what the ledger says that it holds.
+
+    Raises:
+        DependencyError: the store failed.
+    """
     held: Counter[tuple[str, str]] = Counter()
     try:
-        for batch in bench.store.scan(release.index_name, ("document_id", "version_id")):
+        for batch in store.scan(index, ("document_id", "version_id")):
             held.update(zip(batch["document_id"].to_pylist(), batch["version_id"].to_pylist(), strict=True))
     except KeyError:
         pass  # the index does not exist: everything that should be there is missing
@@ -98,59 +125,28 @@ def audit_index(bench: Workbench, *, force: bool = False) -> IndexAudit:
         if entry.version_id is not None and entry.document_id not in seen and entry.chunk_count:
             missing += entry.chunk_count
             wrong.append(entry.document_id)
-    if not ghosts and not missing:
-        bench.ledger.releases.note_verified(
-            release.release_id, None if token is None else f"{token}/{_ledger_token(entries)}"
-        )
-    return IndexAudit(expected, sum(held.values()), ghosts, missing, wrong)
+    return IndexAudit(_chunks(entries), sum(held.values()), ghosts, missing, wrong)
 
 
-def repair(bench: Workbench, documents: Collection[str]) -> None:
+def repair(bench: Workbench, documents: Collection[str], target: Target | None = None) -> None:
     """Mark documents dirty, so that the next pass writes or removes them again; chunks of documents that
-    the ledger has no entry of are removed at once: no pass would ever look at them."""
-    release = bench.release
-    with bench.ledger.database.locks(f"index-{b}" for b in bench.bucket_names):
-        known = bench.ledger.documents.entries(release.release_id)
+    the ledger has no entry of are removed at once: no pass would ever look at them.
+
+    Args:
+        target: the index that they are wrong in; default: that of the bench's release.
+    """
+    target = target or index_of(bench)
+    with locked(bench, target):
+        known = bench.ledger.documents.entries(target.entries_id)
         strangers = sorted(d for d in set(documents) if d not in known)
         if strangers:
-            with telemetry.effect("store:delete"):
-                bench.run(bench.store.delete(release.index_name, strangers))
-        bench.ledger.documents.mark_dirty_ids(release.release_id, documents)
+            with telemetry.effect(f"{target.name}:delete"):
+                bench.run(target.store.delete(target.index, strangers))
+        bench.ledger.documents.mark_dirty_ids(target.entries_id, documents)
 
 
-def finish(bench: Workbench) -> str | None:
-    """Promote this pipeline's release when it may serve, and drop releases that nothing needs.
-
-    The first release serves at once, there is nothing better. A later one serves when every live
-    document is indexed in it or is a dead letter, no more of them are dead letters than
-    ``max_dead_letter_share`` allows, and its index was found to hold just that; until then the old one
-    goes on answering.
-
-    Returns:
-        The id of the release that serves.
-    """
-    releases = bench.ledger.releases
-    serving = releases.serving()
-    release = bench.release
-    if serving is None or serving.release_id != release.release_id:
-        state = conservation(bench, bench.bucket_names)
-        lost = state.dead_lettered / state.received if state.received else 0.0
-        complete = state.in_flight == 0 and state.indexed > 0 and lost <= bench.settings.max_dead_letter_share
-        if serving is None or (complete and not audit_index(bench).wrong):
-            with telemetry.effect("store:ensure"):
-                bench.run(bench.store.ensure(release.index_name, bench.pipeline.embedder.dimensions))
-            releases.promote(release.release_id)
-    retired = sorted(
-        (r for r in releases.all() if r.state == "retired"), key=lambda r: r.promoted_at or 0.0, reverse=True
-    )
-    for old in retired[KEEP_RETIRED_RELEASES:]:
-        # Dirty first: should this die half-way and its pipeline come back, nothing is believed of it.
-        releases.reset_entries(old.release_id, bench.bucket_names)
-        with telemetry.effect("store:drop"):
-            bench.run(bench.store.drop(old.index_name))
-        releases.forget(old.release_id)
-    now = releases.serving()
-    return None if now is None else now.release_id
+def _chunks(entries: Mapping[str, IndexEntry]) -> int:
+    return sum(e.chunk_count for e in entries.values() if e.version_id is not None)
 
 
 def _ledger_token(entries: Mapping[str, IndexEntry]) -> str:

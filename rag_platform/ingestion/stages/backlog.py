@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.documents import Document, IndexEntry
-from rag_platform.ledger.releases import release_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def backlog(bench: Workbench, bucket: str) -> Backlog:
     result = Backlog()
     pipeline = bench.pipeline
     # By name: looking at the work must not create the release that would do it.
-    standings = bench.ledger.documents.standing(release_id(pipeline.fingerprint), bucket)
+    standings = bench.ledger.documents.standing(bench.release_id, bucket)
     blocking = bench.ledger.dead_letters.blocking(bucket)
     for standing in standings:
         document = standing.document

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from rag_platform import telemetry
-from rag_platform.ingestion.stages.audit import audit_index, repair
+from rag_platform.ingestion.stages.audit import audit_index, audit_replica, repair
+from rag_platform.ingestion.stages.replica import replica_of
 from rag_platform.ingestion.stages.snapshot import blob_key
 from rag_platform.ingestion.workbench import Workbench
 
@@ -15,21 +16,28 @@ BLOB_GRACE_S = 86_400.0
 def housekeeping(bench: Workbench) -> dict[str, int]:
     """Collect garbage and audit the index in full; return counts for run metadata.
 
-    Documents that the index holds wrongly are marked dirty: the next ingest writes them again.
+    Documents that the serving index, or its keyword replica, holds wrongly are marked dirty: the next ingest
+    writes them again.
     """
     forgotten = _forget_old_questions(bench)  # first: no outage of a store may keep them longer
     orphans = bench.segments.collect_garbage()
     merged = sum(bench.segments.compact(stage)["merged"] for stage in ("parse", "chunk", "embed"))
     blobs = _collect_blobs(bench)
-    audit = audit_index(bench, force=True)
-    if audit.examples:
-        repair(bench, audit.wrong)
+    serving = bench.ledger.releases.serving()
+    view = bench if serving is None else bench.of_release(serving)
+    audit = audit_index(view, force=True)
+    if audit.wrong:
+        repair(view, audit.wrong)
+    replica = audit_replica(view)
+    if replica is not None and replica.wrong:
+        repair(view, replica.wrong, replica_of(view))
     return {
         "orphan_segments_deleted": orphans,
         "segments_merged": merged,
         "blobs_deleted": blobs,
         "ghost_chunks": audit.ghosts,
         "missing_chunks": audit.missing,
+        "wrong_in_replica": 0 if replica is None else len(replica.wrong),
         **forgotten,
     }
 

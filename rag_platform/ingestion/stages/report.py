@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from rag_platform.errors import DependencyError
 from rag_platform.ledger.dead_letters import DeadLetter
 
 SLOWEST = 10
@@ -15,13 +16,15 @@ SLOWEST = 10
 
 @dataclass(slots=True)
 class StageReport:
-    """Counts by bucket, the slowest documents (seconds, uri), and new dead letters."""
+    """Counts by bucket, the slowest documents (seconds, uri), and new dead letters. ``outage``: a failure that
+    did not stop the stage."""
 
     stage: str
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     slowest: list[tuple[float, str]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    outage: DependencyError | None = None
 
     def add(self, bucket: str, **amounts: int | float) -> None:
         counter = self.counts.setdefault(bucket, Counter())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from rag_platform import identity, telemetry
 from rag_platform.backends.sources import open_source
-from rag_platform.backends.sources.base import SourceConnector
+from rag_platform.backends.sources.base import Replacement, SourceConnector
 from rag_platform.errors import ConfigurationError, DependencyError, DocumentError
 from rag_platform.ingestion.stages.report import StageReport
 from rag_platform.ingestion.workbench import Workbench
@@ -105,7 +105,7 @@ def snapshot(
 def document_metadata(spec: SourceSpec, item: SourceItem) -> dict[str, object]:
     """Return the stored fields of a document that do not come from its bytes."""
     return {
-        "tenant": spec.tenant,
+        "tenant": spec.tenant if item.tenant is None else item.tenant,
         "acl": sorted(set(spec.acl if item.acl is None else item.acl)),
         "tags": sorted(set(spec.tags if item.tags is None else item.tags)),
         "title": item.title,
@@ -167,12 +167,11 @@ def _snapshot_source(
         document_id = identity.document_id(spec.name, item.uri)
         bucket = identity.bucket(document_id, digits)
         old = live.get(item.uri)
-        metadata = document_metadata(spec, item)
-        metadata_hash = identity.metadata_hash(metadata)
+        candidate = _candidate(spec, item, known.get(item.uri))
         if (
             old is not None
             and old.change_token == item.change_token
-            and old.metadata_hash == metadata_hash
+            and old.metadata_hash == candidate.metadata_hash
             and document_id not in unreadable
         ):
             outcome.unchanged += 1
@@ -181,11 +180,11 @@ def _snapshot_source(
             continue
         if bucket not in buckets:
             continue
-        candidates.append(_Candidate(item, document_id, known.get(item.uri), metadata, metadata_hash))
+        candidates.append(candidate)
 
     added_hashes: Counter[str] = Counter()
     try:
-        for batch in _batched(_fetched(bench, connector, candidates, outcome), COMMIT_EVERY):
+        for batch in _batched(_fetched(bench, connector, candidates), COMMIT_EVERY):
             _commit(bench, spec, batch, snapshot_id, run_id, report, outcome, added_hashes)
             outcome.fetched += len(batch)
             telemetry.report_progress("snapshot", outcome.fetched, len(candidates))
@@ -215,24 +214,33 @@ def _unreadable_to_retry(bench: Workbench, documents: Iterable[Document]) -> set
     return retry
 
 
+def _candidate(spec: SourceSpec, item: SourceItem, known: Document | None) -> _Candidate:
+    metadata = document_metadata(spec, item)
+    document_id = identity.document_id(spec.name, item.uri)
+    return _Candidate(item, document_id, known, metadata, identity.metadata_hash(metadata))
+
+
 def _fetched(
-    bench: Workbench, connector: SourceConnector, candidates: Sequence[_Candidate], outcome: SourceOutcome
+    bench: Workbench, connector: SourceConnector, candidates: Sequence[_Candidate]
 ) -> Iterator[tuple[_Candidate, str | DocumentError]]:
     """Fetch and store candidates with bounded concurrency; yield each with its content hash or error.
 
-    A document that vanished after the listing is left for the next one.
+    A document that vanished after the listing is left for the next one; one that was replaced is taken as it is
+    now, with its new change token.
     """
     limit = bench.settings.max_document_bytes
 
-    def fetch(candidate: _Candidate) -> str | DocumentError | None:
+    def fetch(candidate: _Candidate) -> tuple[_Candidate, str | DocumentError] | None:
         if candidate.known is not None and candidate.known.live:
             same = candidate.known.change_token == candidate.item.change_token
             if same and not candidate.known.content_hash.startswith(UNREAD):
-                return candidate.known.content_hash  # only its metadata moved
+                return candidate, candidate.known.content_hash  # only its metadata moved
         try:
             data = connector.fetch(candidate.item.uri, max_bytes=limit)
         except DocumentError as e:
-            return e
+            return candidate, e
+        if isinstance(data, Replacement):
+            candidate, data = _candidate(connector.spec, data.item, candidate.known), data.data
         if data is None:
             return None
         content = identity.content_hash(data)
@@ -240,23 +248,22 @@ def _fetched(
         if not bench.objects.exists(key):
             with telemetry.effect("object:blob"):
                 bench.objects.put(key, data)
-        return content
+        return candidate, content
 
     waiting = iter(candidates)
     with ThreadPoolExecutor(FETCHERS, thread_name_prefix="fetch") as pool:
-        running: dict[Future[str | DocumentError | None], _Candidate] = {}
+        running: set[Future[tuple[_Candidate, str | DocumentError] | None]] = set()
         try:
             while True:
                 while len(running) < 2 * FETCHERS and (candidate := next(waiting, None)) is not None:
-                    running[pool.submit(fetch, candidate)] = candidate
+                    running.add(pool.submit(fetch, candidate))
                 if not running:
                     return
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
-                    candidate = running.pop(future)
                     result = future.result()
                     if result is not None:
-                        yield candidate, result
+                        yield result
         finally:
             for future in running:
                 future.cancel()

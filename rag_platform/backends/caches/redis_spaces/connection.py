@@ -3,50 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import redis.asyncio
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from rag_platform.backends.caches.patience import LONGEST, answered_within
+from rag_platform.backends.caches.patience import answered_within
+from rag_platform.backends.caches.redis_servers.address import Address
+from rag_platform.backends.caches.redis_servers.cluster import ClusterServers
+from rag_platform.backends.caches.redis_servers.pools import Command, OneServer, Pools, Servers, UnexpectedReply
+from rag_platform.backends.caches.redis_servers.sentinel import SentinelServers
 from rag_platform.errors import DependencyError, DependencyTimeout
 
 DEPENDENCY = "cache:redis"
-
-Command = tuple[Any, ...]
 
 _NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError, OverflowError)
 """What redis-py raises, beside its own errors, on replies that are no Redis protocol."""
 
 
-class UnexpectedReply(Exception):
-    """A reply of a kind that the command cannot have: the connection may be out of step."""
-
-
 class Connection:
-    """A pool of connections for each event loop.
+    """The servers of one cache, with connections of its own for each event loop.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        address: where they are.
         timeout_s: deadline of an operation in seconds, however many round trips it takes.
-        max_connections: connections of one event loop; further operations wait for a free one.
+        max_connections: connections of one event loop to one server; further operations wait for a free one.
+
+    Raises:
+        ConfigurationError: a file that TLS needs cannot be used.
     """
 
-    def __init__(self, url: str, *, timeout_s: float, max_connections: int) -> None:
-        self._url, self._timeout_s, self._max_connections = url, timeout_s, max_connections
+    def __init__(self, address: Address, *, timeout_s: float, max_connections: int) -> None:
+        self._address, self._timeout_s = address, timeout_s
+        self._pools = Pools(address, timeout_s=timeout_s, max_connections=max_connections)
         # Connections belong to the event loop that opened them.
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, redis.asyncio.Redis] = (
-            weakref.WeakKeyDictionary()
-        )
-        self.opened = 0
+        self._servers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Servers] = weakref.WeakKeyDictionary()
+
+    @property
+    def opened(self) -> int:
         """Connections opened so far: what was learned about the server holds while this stands still."""
+        return self._pools.opened
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[None]:
@@ -60,71 +60,68 @@ class Connection:
             async with answered_within(self._timeout_s):
                 yield
         except (TimeoutError, RedisTimeoutError) as e:
+            self._distrust()
             raise DependencyTimeout(DEPENDENCY, f"no answer within {self._timeout_s:.3g} s") from e
         except UnexpectedReply as e:
-            await self._drop_idle()
+            self._distrust()
+            await self._loop_servers().drop_idle()
             raise DependencyError(DEPENDENCY, "answered something else than was asked for") from e
         except (RedisError, OSError, EOFError, *_NONSENSE) as e:
-            # A reply may repeat what was sent; its first word is a code, such as NOAUTH or OOM.
-            code = str(e).split(" ", 1)[0] if isinstance(e, ResponseError) else ""
-            detail = f" ({code})" if code.isalpha() and code.isupper() else ""
-            raise DependencyError(DEPENDENCY, f"failed: {type(e).__name__}{detail}") from e
+            self._distrust()
+            raise DependencyError(DEPENDENCY, f"failed: {type(e).__name__}{_detail(e)}") from e
 
     async def send(self, *commands: Command, atomic: bool = False) -> Sequence[Any]:
         """Send commands in one round trip; returns a reply each, an error reply as an exception object.
 
-        Call inside ``operation``. ``atomic`` sends them as one transaction.
+        Call inside ``operation``. ``atomic`` sends them as one transaction, of keys in one slot.
         """
-        client = self._client()
-        if len(commands) == 1:
-            try:
-                return [await client.execute_command(*commands[0])]  # type: ignore[no-untyped-call]
-            except ResponseError as e:
-                return [e]
-        async with client.pipeline(transaction=atomic) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        if len(replies) != len(commands):
-            raise UnexpectedReply
-        return replies
+        return await self._loop_servers().send(commands, atomic=atomic)
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop; a later call opens new ones."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        servers = self._servers.pop(asyncio.get_running_loop(), None)
+        if servers is not None:
+            await servers.aclose()
 
-    def _client(self) -> redis.asyncio.Redis:
+    def _loop_servers(self) -> Servers:
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            # By default redis-py tries ten times, five seconds each. Its socket timeout is off because our
-            # deadline is there, and because it sends through asyncio.wait_for, which on Python 3.11 can
-            # swallow the cancellation by which the deadline ends the call.
-            backstop = 2 * LONGEST * self._timeout_s
-            pool = redis.asyncio.BlockingConnectionPool.from_url(
-                self._url,
-                max_connections=self._max_connections,
-                timeout=backstop,
-                socket_timeout=None,
-                socket_connect_timeout=backstop,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,  # no greeting: one round trip less for each connection
-                driver_info=None,
-                redis_connect_func=self._connected,
-            )
-            client = self._clients[loop] = redis.asyncio.Redis.from_pool(pool)
-        return client
+        servers = self._servers.get(loop)
+        if servers is None:
+            servers = self._servers[loop] = self._new_servers()
+        return servers
 
-    async def _connected(self, connection: AbstractConnection) -> None:
-        self.opened += 1
-        await connection.on_connect()
+    def _new_servers(self) -> Servers:
+        pools = self._pools
+        match self._address.kind:
+            case "cluster":
+                return ClusterServers(pools)
+            case "sentinel":
+                return SentinelServers(pools)
+            case "socket":
+                return OneServer(pools.socket())
+            case "server":
+                return OneServer(pools.client(self._address.places[0]))
 
-    async def _drop_idle(self) -> None:
-        client = self._clients.get(asyncio.get_running_loop())
-        if client is not None:
-            await client.connection_pool.disconnect(inuse_connections=False)
+    def _distrust(self) -> None:
+        servers = self._servers.get(asyncio.get_running_loop())
+        if servers is not None:
+            servers.distrust()
+
+
+def _detail(error: BaseException) -> str:
+    """What an operator has to know, of which none was sent by us."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, (ResponseError, AuthenticationError)):
+            # A reply may repeat what was sent; its first word is a code, such as NOAUTH or OOM.
+            code = seen.status_code or str(seen).split(" ", 1)[0]
+            return f" ({code})" if code.isalpha() and code.isupper() else ""
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return f" (TLS: {seen.verify_message})"
+        if isinstance(seen, ssl.SSLError):
+            return f" (TLS: {seen.reason or 'failed'})"
+        seen = seen.__cause__ or seen.__context__
+    return ""
 
 
 def whole(reply: Any) -> int:

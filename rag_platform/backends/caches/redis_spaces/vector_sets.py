@@ -13,10 +13,11 @@ import time
 from typing import Any
 
 import numpy as np
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from rag_platform.backends.caches.base import Neighbour, Vector
-from rag_platform.backends.caches.redis_spaces.connection import Connection, UnexpectedReply, whole
+from rag_platform.backends.caches.redis_servers.pools import UnexpectedReply
+from rag_platform.backends.caches.redis_spaces.connection import Connection, is_wrong_type, whole
 from rag_platform.backends.caches.table import is_unit
 
 _SWEEP = 64
@@ -29,9 +30,13 @@ class VectorSets:
     def __init__(self, connection: Connection, prefix: str, max_members: int) -> None:
         self._connection, self._prefix, self._max_members = connection, prefix, max_members
 
-    async def supported(self) -> bool:
-        [reply] = await self._connection.send(("VCARD", f"{self._prefix}v:none"))
-        return not isinstance(reply, ResponseError)
+    async def supported(self, space: str) -> bool:
+        """Whether the server that has ``space`` knows vector sets."""
+        [reply] = await self._connection.send(("VCARD", self._keys(space)[0]))
+        if type(reply) not in (ResponseError, NoPermissionError):
+            whole(reply)  # a node that is no part of its cluster now says nothing about commands
+            return True
+        return is_wrong_type(reply)
 
     async def remember(self, space: str, member: str, vector: Vector, ttl_s: float) -> None:
         if not is_unit(vector):
@@ -84,7 +89,8 @@ class VectorSets:
         await self._connection.send(("VREM", vectors, member), ("ZREM", due, member), atomic=True)
 
     def _keys(self, space: str) -> tuple[str, str]:
-        return f"{self._prefix}v:{space}", f"{self._prefix}d:{space}"
+        # Braces: in a cluster what stands between them decides the slot, and both are changed together.
+        return f"{self._prefix}v:{{{space}}}", f"{self._prefix}d:{{{space}}}"
 
 
 def _is_refusal(reply: ResponseError) -> bool:

@@ -85,7 +85,8 @@ async def maintain(table: Any, policy: Policy, *, force: bool) -> dict[str, Any]
     fragments = stats["fragment_stats"]["num_small_fragments"]
     unindexed = indices[FTS_INDEX].num_unindexed_rows or 0
     report |= {"rows": rows, "small_fragments": fragments, "unindexed_rows": unindexed, "versions": len(versions)}
-    report["vector_index"] = await _vector_index(table, rows, indices.get(VECTOR_INDEX), policy)
+    if "vector" in (await table.schema()).names:
+        report["vector_index"] = await _vector_index(table, rows, indices.get(VECTOR_INDEX), policy)
     due = (
         unindexed > policy.max_unindexed_rows
         or fragments > policy.max_small_fragments

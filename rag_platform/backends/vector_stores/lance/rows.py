@@ -21,8 +21,8 @@ def table_schema(dimensions: int) -> pa.Schema:
 
 
 def dimensions_of(schema: pa.Schema) -> int:
-    """Length of the vectors of a table."""
-    return int(schema.field("vector").type.list_size)
+    """Length of the vectors of a table; 0 for one without vectors."""
+    return int(schema.field("vector").type.list_size) if "vector" in schema.names else 0
 
 
 def with_search_text(rows: pa.Table) -> pa.Table:

@@ -1,0 +1,1 @@
+"""The parts of the Pinecone adapter (``pinecone.py``): HTTP, records, filters."""
