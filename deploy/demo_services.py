@@ -50,11 +50,13 @@ def redis(stack: contextlib.ExitStack) -> dict[str, str] | str:
 
 
 def postgresql(stack: contextlib.ExitStack) -> dict[str, str] | str:
-    """Return the variables of a PostgreSQL server for the ledger, or why there is none."""
+    """Return the variables of a PostgreSQL server for the ledger and for Dagster, or why there is none."""
     folder = postgres_server.binaries()
     if folder is None:
         return "apt-get install postgresql"
-    return {"RAG_LEDGER_URL": f"{stack.enter_context(postgres_server.running(folder))}postgres"}
+    server = stack.enter_context(postgres_server.running(folder))
+    databases = {"RAG_LEDGER_URL": "ledger", "RAG_DAGSTER_POSTGRES_URL": "dagster"}
+    return {variable: postgres_server.create_database(server, name) for variable, name in databases.items()}
 
 
 def s3(stack: contextlib.ExitStack) -> dict[str, str] | str:
