@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import random
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +20,7 @@ from rag_platform.records import LOCAL_OPERATOR, Principal
 from rag_platform_tests.backends import weaviate_server
 from rag_platform_tests.backends.weaviate_server import WeaviateServer
 from rag_platform_tests.contracts.closing import ClosedAfterUse
-from rag_platform_tests.contracts.vector_stores import DIMENSIONS, VectorStoreContract, doc_id, document, table, unit
+from rag_platform_tests.contracts.vector_stores import DIMENSIONS, VectorStoreContract, document, table, unit
 
 pytestmark = pytest.mark.slow
 
@@ -111,63 +109,6 @@ async def found(store: VectorStore) -> list[tuple[str, ...]]:
         legs = (await store.search("i", request)).legs
         seen += [tuple(h.uri for h in legs["vector"]), tuple(sorted(h.uri for h in legs["keyword"][:1]))]
     return seen
-
-
-def test_killed_in_the_middle_of_writes_nothing_is_mixed(fragile: WeaviateServer) -> None:
-    """Kill -9 of the server at a random moment of a replacement: each document is whole in its old or its new version, in
-    both legs, and repeating the call ends as if nothing had happened (P1, P2). With a server that flushes its memory
-    every second, and chunks published three seconds after they were written."""
-    uris = [f"d{n}.md" for n in range(30)]
-
-    def version(number: int) -> list[list[dict[str, Any]]]:
-        return [
-            document(u, [f"tide {number}"] * (1 + (number + i) % 3), version=f"v{number}", seed=i)
-            for i, u in enumerate(uris)
-        ]
-
-    stale = [doc_id(u) for u in uris]
-
-    async def main() -> None:
-        async with contextlib.aclosing(
-            WeaviateVectorStore(Settings(url=fragile.url, grpc=fragile.grpc, timeout_s=5.0, settle_s=3.0))
-        ) as store:
-            await kills(store)
-
-    async def kills(store: VectorStore) -> None:
-        rng = random.Random(7)
-        await store.ensure("i", DIMENSIONS)
-        await store.replace("i", table(*version(0)), stale=[])
-        for seed in range(1, 11):
-            writing = asyncio.create_task(store.replace("i", table(*version(seed)), stale=stale))
-            await asyncio.sleep(rng.random() * 4)  # the random moment
-            await asyncio.to_thread(fragile.kill)
-            with contextlib.suppress(DependencyError):
-                await writing
-            await asyncio.to_thread(fragile.restart)
-            sizes = {(r[0]["uri"], r[0]["version_id"]): len(r) for n in (seed - 1, seed) for r in version(n)}
-            request = SearchRequest(LOCAL_OPERATOR, 200, ("vector", "keyword"), "tide", unit(1))
-            legs = (await again(lambda request=request: store.search("i", request))).legs
-            for hits in legs.values():
-                held = Counter((h.uri, h.version_id) for h in hits)
-                assert {uri for uri, _ in held} == set(uris) and len(held) == len(uris)
-                assert all(sizes[one] == count for one, count in held.items())
-            rows = version(seed)
-            await again(lambda rows=rows: store.replace("i", table(*rows), stale=stale))
-            whole = sum(map(len, rows))
-            legs = (await store.search("i", request)).legs
-            assert [len(hits) for hits in legs.values()] == [whole, whole]
-            assert await store.count("i") == whole
-
-    async def again(work: Callable[[], Awaitable[Any]]) -> Any:
-        """A server that has just started may refuse for a moment."""
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    return await work()
-                except DependencyError:
-                    await asyncio.sleep(0.1)
-
-    asyncio.run(main())
 
 
 # ── congruence ──

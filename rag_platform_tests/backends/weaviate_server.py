@@ -71,9 +71,16 @@ class WeaviateServer:
 
     program: Path
     folder: Path
+    ports: tuple[int, ...]
     process: subprocess.Popen[bytes]
-    port: int
-    grpc_port: int
+
+    @property
+    def port(self) -> int:
+        return self.ports[0]
+
+    @property
+    def grpc_port(self) -> int:
+        return self.ports[1]
 
     @property
     def url(self) -> str:
@@ -97,7 +104,7 @@ class WeaviateServer:
 
     def restart(self) -> None:
         """Start it again on the same data and ports."""
-        self.process = _process(self.program, self.folder, self.port, self.grpc_port)
+        self.process = _process(self.program, self.folder, self.ports)
         _wait_until_ready(self.process, self.url)
 
 
@@ -108,8 +115,8 @@ def running(program: Path) -> Iterator[WeaviateServer]:
     server: WeaviateServer | None = None
     try:
         for last in [False] * (_STARTS - 1) + [True]:  # a port that was free a moment ago may be taken by another
-            port, grpc_port = _free_ports(2)
-            server = WeaviateServer(program, folder, _process(program, folder, port, grpc_port), port, grpc_port)
+            ports = _free_ports(7)
+            server = WeaviateServer(program, folder, ports, _process(program, folder, ports))
             try:
                 _wait_until_ready(server.process, server.url)
                 break
@@ -127,8 +134,8 @@ def running(program: Path) -> Iterator[WeaviateServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _process(program: Path, folder: Path, port: int, grpc_port: int) -> subprocess.Popen[bytes]:
-    gossip, data, raft, internal, profiling = _free_ports(5)
+def _process(program: Path, folder: Path, ports: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    port, grpc_port, gossip, data, raft, internal, profiling = ports
     environment = {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(folder),
@@ -146,6 +153,7 @@ def _process(program: Path, folder: Path, port: int, grpc_port: int) -> subproce
         "RAFT_PORT": str(raft),
         "RAFT_INTERNAL_RPC_PORT": str(internal),
         "RAFT_BOOTSTRAP_EXPECT": "1",
+        "RAFT_TIMEOUTS_MULTIPLIER": "1",  # it waits for other nodes for five times as long otherwise: 9 s a start
         "GRPC_PORT": str(grpc_port),
         "GO_PROFILING_PORT": str(profiling),
         "PERSISTENCE_MEMTABLES_FLUSH_DIRTY_AFTER_SECONDS": "1",  # see docs/backends/weaviate.md
@@ -173,12 +181,12 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
         time.sleep(0.05)
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int) -> tuple[int, ...]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for s in sockets:
             s.bind(("127.0.0.1", 0))
-        return [int(s.getsockname()[1]) for s in sockets]
+        return tuple(int(s.getsockname()[1]) for s in sockets)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,23 @@ NAME = "vector_store:weaviate"
 _UNKNOWN = ("could not find class", "class not found", "not found in schema", "not present in schema")
 
 
+_RECONNECTING = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 1000)]
+"""gRPC would leave a server that is back alone for up to two minutes."""
+
+
+class _Once:
+    """In place of the client's retries, which cannot be switched off: with the server gone they sleep 1, 2, 4 and 8 s,
+    in a question's time. Who calls this store decides whether to ask again."""
+
+    def __init__(self, n: float = 0) -> None:
+        pass
+
+    async def awith_exponential_backoff(
+        self, count: int, error: str, f: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any
+    ) -> Any:
+        return await f(*args, **kwargs)
+
+
 class Connection:
     """
     Args:
@@ -55,7 +72,16 @@ class Connection:
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                return await work(await self._client())
+                client = await self._client()
+                try:
+                    return await work(client)
+                except Exception as e:
+                    if not (index and _is_unknown(e)):
+                        raise
+                # A server that starts answers before it has read its schema: it then says so of every index (measured).
+                if not await self._is_ready():
+                    raise DependencyError(NAME, "the server has only just started")
+                return await work(client)
         except TimeoutError as e:
             raise DependencyTimeout(NAME, f"no answer within {limit_s:g} s") from e
         except (KeyError, DependencyError, ConfigurationError):
@@ -68,6 +94,18 @@ class Connection:
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.close()
+
+    async def _is_ready(self) -> bool:
+        """Not by the client, which prints what goes wrong."""
+        import httpx
+
+        scheme, (host, port) = "https" if self._secure else "http", self._http
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=None) as http:  # the caller's deadline holds
+                reply = await http.get(f"{scheme}://{host}:{port}/v1/.well-known/ready")
+        except httpx.HTTPError:
+            return False
+        return reply.status_code == 200
 
     async def _client(self) -> Any:
         loop = asyncio.get_running_loop()
@@ -86,8 +124,11 @@ class Connection:
 
     def _new(self) -> Any:
         import weaviate
+        import weaviate.connect.v4
         from weaviate.classes.init import AdditionalConfig, Auth, Timeout
+        from weaviate.config import GrpcConfig
 
+        setattr(weaviate.connect.v4, "_Retry", _Once)  # noqa: B010 - private, and so unknown to its types
         seconds = max(1, round(self._timeout_s))
         return weaviate.use_async_with_custom(
             http_host=self._http[0],
@@ -97,16 +138,24 @@ class Connection:
             grpc_port=self._grpc[1],
             grpc_secure=self._secure,
             auth_credentials=None if self._api_key is None else Auth.api_key(self._api_key),
-            additional_config=AdditionalConfig(timeout=Timeout(init=seconds, query=seconds, insert=seconds)),
+            additional_config=AdditionalConfig(
+                timeout=Timeout(init=seconds, query=seconds, insert=seconds),
+                grpc_config=GrpcConfig(channel_options=_RECONNECTING),
+            ),
             skip_init_checks=True,
         )
 
 
+def _is_unknown(error: Exception) -> bool:
+    text = str(error).lower()
+    return any(words in text for words in _UNKNOWN)
+
+
 def _named(error: Exception, index: str) -> Exception:
     """Return the error of ours that this one is. Their messages may quote a filter or a text: the class says enough."""
-    text = str(error)
-    if index and any(words in text.lower() for words in _UNKNOWN):
+    if index and _is_unknown(error):
         return KeyError(index)
+    text = str(error)
     kind = type(error).__name__
     if kind in ("InsufficientPermissionsError", "AuthenticationFailedError") or "401" in text[:400]:
         return DependencyError(NAME, f"refused the API key ({kind}): check RAG_WEAVIATE_API_KEY", retryable=False)
