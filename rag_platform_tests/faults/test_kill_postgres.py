@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from typing import Any
 import pytest
 
 from rag_platform import telemetry
-from rag_platform.errors import DependencyError
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.records import SourceSpec
-from rag_platform.settings import Settings
 from rag_platform_tests import harness
 from rag_platform_tests.faults import version_reader
+from rag_platform_tests.faults.editions import ACLS, EDITIONS, POISON, SMALL_CHUNKS, STAYING, by_uri, run
 from rag_platform_tests.faults.query_load import Library
 from rag_platform_tests.ledger import postgres_server
 from rag_platform_tests.ledger.postgres_server import PostgresServer
@@ -26,18 +24,6 @@ from rag_platform_tests.ledger.postgres_server import PostgresServer
 pytestmark = [pytest.mark.slow]
 
 SEEDS = range(20)
-STAYING = [*harness.uris_in("8", 2), *harness.uris_in("b", 2)]
-COMING, GOING = harness.uris_in("3", 2)
-POISON = "empty.md"
-EDITIONS: list[dict[str, str]] = [
-    {**{uri: version_reader.text(1) for uri in STAYING}, GOING: version_reader.text(1), POISON: ""},
-    {**{uri: version_reader.text(2) for uri in STAYING}, COMING: version_reader.text(2), POISON: ""},
-]
-"""Four documents that change, one that goes, one that comes, one that is a dead letter; and back."""
-ACLS = (("staff",), ("legal", "public"))
-SMALL_CHUNKS = {"RAG_CHUNK_TOKENS": "32"}
-
-Row = tuple[Any, ...]
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +34,6 @@ def server() -> Iterator[PostgresServer]:
         pytest.skip("no PostgreSQL here: apt-get install postgresql")
     with postgres_server.started(folder) as running:
         yield running
-
-
-def by_uri(rows: set[Row]) -> dict[str, set[Row]]:
-    grouped: dict[str, set[Row]] = defaultdict(set)
-    for row in rows:
-        grouped[row[5]].add(row)
-    return grouped
 
 
 class Killer:
@@ -94,16 +73,6 @@ class Killer:
             self._timer.join()
         if not self._server.is_up():
             self._server.start()
-
-
-def run(settings: Settings, spec: SourceSpec, run_id: str) -> DependencyError | None:
-    """Ingest as one run does; returns how it failed."""
-    with Workbench(settings) as bench:
-        try:
-            harness.ingest(bench, [spec], run_id)
-        except DependencyError as e:
-            return e
-    return None
 
 
 def test_killed_while_ingesting_the_next_run_ends_right(server: PostgresServer, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,24 +16,12 @@ from rag_platform.backends.vector_stores.base import SearchRequest
 from rag_platform.errors import DependencyError
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.records import LOCAL_OPERATOR, SourceSpec
-from rag_platform.settings import Settings
 from rag_platform_tests import harness
 from rag_platform_tests.backends import weaviate_server
 from rag_platform_tests.backends.weaviate_server import WeaviateServer
 from rag_platform_tests.faults import version_reader
+from rag_platform_tests.faults.editions import ACLS, EDITIONS, POISON, SMALL_CHUNKS, STAYING, by_uri, run
 
-STAYING = [*harness.uris_in("8", 2), *harness.uris_in("b", 2)]
-COMING, GOING = harness.uris_in("3", 2)
-POISON = "empty.md"
-EDITIONS: list[dict[str, str]] = [
-    {**{uri: version_reader.text(1) for uri in STAYING}, GOING: version_reader.text(1), POISON: ""},
-    {**{uri: version_reader.text(2) for uri in STAYING}, COMING: version_reader.text(2), POISON: ""},
-]
-"""Four documents that change, one that goes, one that comes, one that is a dead letter; and back."""
-ACLS = (("staff",), ("legal", "public"))
-SMALL_CHUNKS = {"RAG_CHUNK_TOKENS": "32"}
-
-Row = tuple[Any, ...]
 T = TypeVar("T")
 
 
@@ -45,23 +33,6 @@ def environment(server: WeaviateServer) -> dict[str, str]:
         "RAG_WEAVIATE_TIMEOUT_S": "5",
         "RAG_WEAVIATE_SETTLE_S": "3",
     }
-
-
-def by_uri(rows: set[Row]) -> dict[str, set[Row]]:
-    grouped: dict[str, set[Row]] = defaultdict(set)
-    for row in rows:
-        grouped[row[5]].add(row)
-    return grouped
-
-
-def run(settings: Settings, spec: SourceSpec, run_id: str) -> DependencyError | None:
-    """Ingest as one run does; returns how it failed."""
-    with Workbench(settings) as bench:
-        try:
-            harness.ingest(bench, [spec], run_id)
-        except DependencyError as e:
-            return e
-    return None
 
 
 class Killer:
