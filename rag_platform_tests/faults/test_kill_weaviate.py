@@ -1,6 +1,6 @@
 """Kill -9 of Weaviate, which holds the index, at random moments: of ingestions, and under query load.
 
-The server flushes its memory every second, and chunks are published three seconds after they were written: without
+The server flushes its memory every second, and chunks are published six seconds after they were written: without
 both, Weaviate loses vectors that it has acknowledged (docs/backends/weaviate.md).
 """
 
