@@ -23,6 +23,8 @@ COMMANDS = {
     "up": "up:up",
     "dead-letters": "dead_letters:app",
     "keys": "keys:app",
+    "golden": "golden:app",
+    "evaluate": "evaluate:evaluate",
     "index": "status:index_app",
     "config": "status:config_app",
     "sources": "status:sources_app",

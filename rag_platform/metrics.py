@@ -6,10 +6,53 @@ reader or a key.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, disable_created_metrics
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
 REGISTRY = CollectorRegistry()
+
+_live: ContextVar[bool] = ContextVar("rag_metrics_live", default=True)
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Count nothing that this task, and those that it starts, do in the block: what is asked in order to measure is
+    no traffic."""
+    token = _live.set(False)
+    try:
+        yield
+    finally:
+        _live.reset(token)
+
+
+class Counter(prometheus_client.Counter):
+    """Counts what is live."""
+
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        if _live.get():
+            super().inc(amount, exemplar)
+
+
+class Gauge(prometheus_client.Gauge):
+    """Shows what is live."""
+
+    def set(self, value: float) -> None:
+        if _live.get():
+            super().set(value)
+
+
+class Histogram(prometheus_client.Histogram):
+    """Observes what is live."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        if _live.get():
+            super().observe(amount, exemplar)
+
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -63,3 +106,9 @@ FEEDBACK = Counter("rag_feedback", "Thumbs: up, down.", ("rating",), registry=RE
 QUERY_LOG_DROPPED = Counter("rag_query_log_dropped", "Rows of the query log lost to a full queue.", registry=REGISTRY)
 HTTP_REQUESTS = Counter("rag_http_requests", "Responses by route and status.", ("route", "status"), registry=REGISTRY)
 RELEASE_INFO = Gauge("rag_release_info", "1 for the release that serves.", ("release_id",), registry=REGISTRY)
+EVAL_SCORE = Gauge(
+    "rag_eval_score",
+    "Mean of a metric over a golden set, as a release was last evaluated.",
+    ("metric", "golden_set", "release"),
+    registry=REGISTRY,
+)

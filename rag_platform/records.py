@@ -22,6 +22,9 @@ SearchMode = Literal["hybrid", "vector", "keyword"]
 PUBLIC_GROUP = "public"
 """Every principal of a tenant belongs to this group."""
 
+DEFAULT_TENANT = "default"
+"""The tenant of sources and keys that name none."""
+
 
 # ── sources ────────────────────────────────────────────────────────────────────────────────────
 
@@ -34,7 +37,7 @@ class SourceSpec:
     uri: str
     include: tuple[str, ...] = ("**/*",)
     exclude: tuple[str, ...] = ()
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
     acl: tuple[str, ...] = (PUBLIC_GROUP,)
     tags: tuple[str, ...] = ()
     schedule: str | None = None

@@ -56,6 +56,7 @@ class Settings:
         "Where the keyword replica of a server store lives (folder or object-store URL), or none; default: "
         "RAG_HOME/keyword_replica.",
     )
+    golden_dir: Path | None = setting(None, "Folder of the golden sets (docs/evaluation.md); default: RAG_HOME/golden.")
     cache_dir: Path | None = setting(None, "Folder for derived model files; default: the user's cache folder.")
 
     partition_hex_digits: int = setting(
@@ -131,6 +132,14 @@ class Settings:
     otlp_headers: str = setting("", "Headers of those endpoints as name=value, by commas.", secret=True)
     capture_content: bool = setting(False, "Put questions and answers into spans.")
 
+    judge: str = setting("none", "none or openai_compatible: the model that judges answers (see RAG_JUDGE_…).")
+    judge_timeout_s: float = setting(120.0, "Deadline of one metric of one answer, in seconds, retries included.")
+    judge_daily_usd: float = setting(0.0, "Dollars that judging may cost on one day (UTC); 0: no limit.")
+    judge_daily_tokens: int = setting(2_000_000, "Tokens that judging may use on one day (UTC); 0: no limit.")
+    eval_sample_rate: float = setting(
+        0.01, "Share of the logged questions whose answers are judged, by a hash of trace or request, 0 to 1."
+    )
+
     dead_letter_max_attempts: int = setting(5, "Automatic replays of one dead letter before it waits for a person.")
     dead_letter_backoff_s: float = setting(3600.0, "Wait before the first automatic replay; doubles with each attempt.")
 
@@ -168,6 +177,11 @@ class Settings:
     @property
     def resolved_sources_file(self) -> Path:
         return self.sources_file or self.root / "sources.yaml"
+
+    @property
+    def resolved_golden_dir(self) -> Path:
+        """Absolute; it need not exist."""
+        return Path(self.golden_dir).expanduser().absolute() if self.golden_dir is not None else self.root / "golden"
 
     @property
     def resolved_cache_dir(self) -> Path:
@@ -230,6 +244,10 @@ class Settings:
         need(self.ocr in ("auto", "off"), "ocr", "must be auto or off")
         need(self.parse_ocr_page_s >= 1, "parse_ocr_page_s", "must be at least 1")
         need(self.candidates >= 1, "candidates", "must be at least 1")
+        need(self.judge_timeout_s >= 1, "judge_timeout_s", "must be at least 1")
+        need(self.judge_daily_usd >= 0, "judge_daily_usd", "must not be below 0")
+        need(self.judge_daily_tokens >= 0, "judge_daily_tokens", "must not be below 0")
+        need(0 <= self.eval_sample_rate <= 1, "eval_sample_rate", "must be between 0 and 1")
         need(self.parse_memory_mb >= 256, "parse_memory_mb", "must be at least 256")
 
     def describe(self) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from litestar.types import Receive
 
+from rag_platform.evaluation.gauges import ScoreGauges
 from rag_platform.ledger.keys import Scope
 from rag_platform.query.answer import Answer
 from rag_platform.query.events import Event, Final
@@ -40,6 +41,7 @@ class Api:
     service: AnsweringService
     authenticator: Authenticator
     gate: Gate
+    scores: ScoreGauges
     idempotent: IdempotentWrites = field(default_factory=IdempotentWrites)
     limits: Limits = field(init=False)
     stopping: bool = False

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from litestar import Litestar
 
+from rag_platform.evaluation.gauges import ScoreGauges
 from rag_platform.ledger import open_ledger
 from rag_platform.query.service import QueryService
 from rag_platform.settings import Settings
@@ -44,7 +45,7 @@ def create_app(
     service = service or QueryService(settings, document_text=DocumentTexts(settings, ledger))
     authenticator = Authenticator(ledger, settings, bound_host=bound_host)
     gate = Gate(http.max_in_flight, http.max_waiting, http.max_wait_s)
-    api = Api(settings, http, service, authenticator, gate)
+    api = Api(settings, http, service, authenticator, gate, ScoreGauges(ledger))
 
     @asynccontextmanager
     async def running(_: Litestar) -> AsyncIterator[None]:
@@ -55,6 +56,7 @@ def create_app(
         finally:
             await api.service.aclose()
             await asyncio.to_thread(authenticator.close)
+            api.scores.close()
             ledger.close()
 
     app = Litestar(

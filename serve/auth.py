@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rag_platform.errors import ConfigurationError, DependencyError
 from rag_platform.ledger import Ledger
 from rag_platform.ledger.keys import KEY_PREFIX, SCOPES, ApiKey, KeyLimits, Scope, hash_secret
-from rag_platform.records import Principal
+from rag_platform.records import DEFAULT_TENANT, Principal
 from rag_platform.settings import Settings
 from serve.key_reader import KeyReader, Snapshot
 from serve.origins import host_allowed, is_loopback, origin_allowed
@@ -49,7 +49,7 @@ class Caller:
             raise Forbidden(f"this API key lacks the scope {scope!r}")
 
 
-OPEN_CALLER = Caller(Principal("default"), None, frozenset(SCOPES), KeyLimits())
+OPEN_CALLER = Caller(Principal(DEFAULT_TENANT), None, frozenset(SCOPES), KeyLimits())
 """Whoever reaches a loopback port while no key was ever made: reads what is public in the default tenant."""
 
 

@@ -21,6 +21,9 @@ from rag_platform.errors import DependencyError, DependencyTimeout, RateLimited
 
 T = TypeVar("T")
 
+BREAKER_FAILURES = 3
+"""In a row, after which a dependency of the query path is not called for a while."""
+
 
 class RetryBudget:
     """Retries as a share of calls, so that a dead upstream sees at most ``1 + share`` times the calls.

@@ -19,7 +19,7 @@ _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached", "bil
 _OUR_PARAMETERS = frozenset(
     {
         *("model", "dimensions", "encoding_format", "user"),
-        *("max_tokens", "max_completion_tokens", "temperature", "stream", "stream_options"),
+        *("max_tokens", "max_completion_tokens", "temperature", "stream", "stream_options", "response_format"),
     }
 )
 """What we chose, as against what a person wrote: refusing one of these is nobody's text's fault."""

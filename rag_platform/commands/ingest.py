@@ -15,7 +15,7 @@ from rag_platform.errors import ConfigurationError
 from rag_platform.ingestion.changes import range_to_run
 from rag_platform.ingestion.source_registry import registered_sources
 from rag_platform.ingestion.workbench import Workbench
-from rag_platform.records import PUBLIC_GROUP, SourceSpec
+from rag_platform.records import DEFAULT_TENANT, PUBLIC_GROUP, SourceSpec
 from rag_platform.settings import Settings
 
 COUNTERS = (
@@ -32,7 +32,7 @@ def ingest(
     name: Annotated[str | None, typer.Option(help="Name of the source; default: the folder's name.")] = None,
     include: Annotated[list[str] | None, typer.Option(help="Only paths that match this glob; may be repeated.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No paths that match this glob; may be repeated.")] = None,
-    tenant: Annotated[str, typer.Option(help="Tenant that owns the documents.")] = "default",
+    tenant: Annotated[str, typer.Option(help="Tenant that owns the documents.")] = DEFAULT_TENANT,
     acl: Annotated[
         list[str] | None, typer.Option(help="Group that may read them; may be repeated. Default: public.")
     ] = None,
@@ -66,7 +66,7 @@ def register(
     name: str | None,
     include: list[str] | None = None,
     exclude: list[str] | None = None,
-    tenant: str = "default",
+    tenant: str = DEFAULT_TENANT,
     acl: list[str] | None = None,
     tag: list[str] | None = None,
 ) -> list[str] | None:
@@ -95,7 +95,7 @@ def source_spec(
     name: str | None,
     include: list[str] | None = None,
     exclude: list[str] | None = None,
-    tenant: str = "default",
+    tenant: str = DEFAULT_TENANT,
     acl: list[str] | None = None,
     tag: list[str] | None = None,
 ) -> SourceSpec:

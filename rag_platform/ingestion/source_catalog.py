@@ -12,7 +12,7 @@ import yaml
 
 from rag_platform.backends.sources.globs import check_pattern
 from rag_platform.errors import ConfigurationError
-from rag_platform.records import PUBLIC_GROUP, SourceSpec
+from rag_platform.records import DEFAULT_TENANT, PUBLIC_GROUP, SourceSpec
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def _entry(path: Path, where: str, entry: Any) -> SourceSpec:
     where = f"{where} ({name})"
     if unknown := [key for key in entry if key not in _KEYS]:
         raise ConfigurationError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(_KEYS)}")
-    tenant = _text(where, entry, "tenant", "default")
+    tenant = _text(where, entry, "tenant", DEFAULT_TENANT)
     options = entry.get("options") or {}
     if not isinstance(options, Mapping):
         raise ConfigurationError(f"{where}: options must be a mapping")

@@ -6,6 +6,7 @@ from rag_platform.ledger.artifacts import Artifacts
 from rag_platform.ledger.database import Database
 from rag_platform.ledger.dead_letters import DeadLetters
 from rag_platform.ledger.documents import Documents
+from rag_platform.ledger.evaluations import Evaluations
 from rag_platform.ledger.feedback import FeedbackTable
 from rag_platform.ledger.keys import Keys
 from rag_platform.ledger.query_log import QueryLogTable
@@ -31,6 +32,7 @@ class Ledger:
         self.keys = Keys(database)
         self.query_log = QueryLogTable(database)
         self.feedback = FeedbackTable(database)
+        self.evaluations = Evaluations(database)
 
     def close(self) -> None:
         self.database.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from rag_platform import identity
 from rag_platform.ledger import schema
 from rag_platform.ledger.database import Database, batches
 
@@ -124,6 +125,14 @@ class Releases:
                 wanted = e.c.release_id == release_id, e.c.document_id.in_(some)
                 found.update({d: v for d, v in c.execute(sa.select(e.c.document_id, e.c.version_id).where(*wanted))})
         return found
+
+    def index_state(self, release_id: str) -> str:
+        """Return a digest of what the release's index holds: every document and its version (bytes, metadata, ACL,
+        pipeline). Equal for equal contents, also after a change and back; 32 hex digits."""
+        e = schema.index_entries
+        query = sa.select(e.c.document_id, e.c.version_id).where(e.c.release_id == release_id).order_by(e.c.document_id)
+        with self._db.read() as c:
+            return identity.digest("index", *(f"{d}:{v or ''}" for d, v in c.execute(query)))[:32]
 
     def reset_entries(self, release_id: str, buckets: Sequence[str]) -> None:
         """Mark all that the release's index holds of these buckets as dirty, so that it is written again."""

@@ -251,6 +251,71 @@ feedback = sa.Table(
     sa.Index("feedback_at", "at"),
 )
 
+evaluations = sa.Table(  # one release, in one state of its index, measured in one way
+    "evaluations",
+    metadata,
+    sa.Column("evaluation_id", sa.Text, primary_key=True),
+    sa.Column("release_id", sa.Text, nullable=False),
+    sa.Column("golden_set", sa.Text, nullable=False),
+    sa.Column("set_fingerprint", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),  # golden | traffic
+    sa.Column("evaluator", sa.Text, nullable=False),
+    sa.Column("judge", sa.Text),
+    sa.Column("settings_fingerprint", sa.Text, nullable=False),
+    sa.Column("index_state", sa.Text, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("finished_at", sa.Float),
+    sa.Column("summary", sa.Text),  # NULL until it is finished
+    sa.Index("evaluations_release", "release_id", "golden_set", "started_at"),
+)
+
+evaluation_cases = sa.Table(  # what came of one question; a case without a row here is still to be asked
+    "evaluation_cases",
+    metadata,
+    sa.Column("evaluation_id", sa.Text, primary_key=True),
+    sa.Column("case_id", sa.Text, primary_key=True),
+    sa.Column("refused", sa.Boolean),  # NULL: not answered (retrieval only, or failed)
+    sa.Column("uris", sa.Text, nullable=False),
+    sa.Column("failure", sa.Text),  # error class
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("usd", sa.Float),  # NULL: a price is unknown
+)
+
+evaluation_scores = sa.Table(
+    "evaluation_scores",
+    metadata,
+    sa.Column("evaluation_id", sa.Text, primary_key=True),
+    sa.Column("case_id", sa.Text, primary_key=True),
+    sa.Column("metric", sa.Text, primary_key=True),
+    sa.Column("value", sa.Float),
+    sa.Column("state", sa.Text, nullable=False),  # scored | nan | failed | empty
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("usd", sa.Float, nullable=False),
+)
+
+judge_spend = sa.Table(
+    "judge_spend",
+    metadata,
+    sa.Column("day", sa.Text, primary_key=True),  # YYYY-MM-DD, UTC
+    sa.Column("judge", sa.Text, primary_key=True),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("usd", sa.Float, nullable=False),
+)
+
+release_decisions = sa.Table(
+    "release_decisions",
+    metadata,
+    sa.Column("decision_id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("release_id", sa.Text, nullable=False),
+    sa.Column("decision", sa.Text, nullable=False),  # promoted | refused | rolled_back
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("decided_by", sa.Text, nullable=False),
+    sa.Column("reasons", sa.Text, nullable=False),
+    sa.Index("release_decisions_release", "release_id", "at"),
+)
+
 DeadLetterStates = ("open", "replaying", "resolved", "discarded")
 
 
@@ -280,11 +345,17 @@ def _add_store_of_release(connection: sa.Connection) -> None:
         connection.exec_driver_sql("ALTER TABLE releases ADD COLUMN store TEXT NOT NULL DEFAULT 'lancedb'")
 
 
+def _add_evaluations(connection: sa.Connection) -> None:
+    tables = [evaluations, evaluation_cases, evaluation_scores, judge_spend, release_decisions]
+    metadata.create_all(connection, tables=tables, checkfirst=True)
+
+
 MIGRATIONS: list[Callable[[sa.Connection], None]] = [
     _create_all,
     _add_query_side,
     _add_index_clock,
     _add_store_of_release,
+    _add_evaluations,
 ]
 """``MIGRATIONS[n]`` takes version n to n + 1. The first creates today's tables; a later change to a
 table is both made above and written as a new migration guarded by the inspector, because a new

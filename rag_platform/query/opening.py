@@ -7,7 +7,8 @@ from typing import Any
 
 from rag_platform import backends
 from rag_platform.backends.caches.base import Cache
-from rag_platform.backends.guard import Guard
+from rag_platform.backends.embedders.base import Embedder
+from rag_platform.backends.guard import BREAKER_FAILURES, Guard
 from rag_platform.backends.llms.base import LLM
 from rag_platform.backends.llms.fallback import FallbackLLM
 from rag_platform.backends.llms.guarded import GuardedLLM
@@ -24,24 +25,37 @@ from rag_platform.settings import Settings
 from rag_platform.tracing import Tracing
 
 
-def open_parts(settings: Settings, cache: AnswerCache, tracing: Tracing) -> Parts:
+def open_parts(
+    settings: Settings,
+    cache: AnswerCache,
+    tracing: Tracing,
+    *,
+    embedder: Embedder | None = None,
+    failures: int = BREAKER_FAILURES,
+) -> Parts:
     """
+    Args:
+        embedder: instead of the one that the settings name.
+        failures: in a row, after which a dependency is not called for a while.
+
     Raises:
         ConfigurationError: a backend is unknown, not installed, or set up so that it cannot work.
     """
     encoder = TokenEncoder(settings)
     return Parts(
         settings=settings,
-        embedder=backends.load("embedders", settings.embedder).build(settings),
+        embedder=embedder or backends.load("embedders", settings.embedder).build(settings),
         encoder=encoder,
         extractor=Extractor(encoder),
-        llm=_llm(settings),
-        reranker=_reranker(settings),
+        llm=_llm(settings, failures),
+        reranker=_reranker(settings, failures),
         cache=cache,
         prices=PriceBook(settings.prices_file),
         tracing=tracing,
-        replica_guard=Guard("keyword_replica", concurrency=8 * settings.cores, failures=3, pause_s=1.0, attempts=1),
-        embedder_guard=Guard("embedder", concurrency=8 * settings.cores, failures=3, pause_s=1.0, attempts=1),
+        replica_guard=Guard(
+            "keyword_replica", concurrency=8 * settings.cores, failures=failures, pause_s=1.0, attempts=1
+        ),
+        embedder_guard=Guard("embedder", concurrency=8 * settings.cores, failures=failures, pause_s=1.0, attempts=1),
     )
 
 
@@ -64,11 +78,11 @@ def fingerprints(parts: Parts) -> tuple[str, str, str, str]:
     )
 
 
-def _llm(settings: Settings) -> LLM | None:
+def _llm(settings: Settings, failures: int) -> LLM | None:
     def guarded(vendor: str, prefix: str) -> LLM:
         llm: Any = backends.load("llms", vendor).build(settings, prefix)
         return GuardedLLM(
-            llm, Guard(f"llm:{llm.spec.model}", concurrency=llm.spec.concurrency, failures=3, pause_s=1.0)
+            llm, Guard(f"llm:{llm.spec.model}", concurrency=llm.spec.concurrency, failures=failures, pause_s=1.0)
         )
 
     if settings.llm == "extractive":
@@ -79,14 +93,16 @@ def _llm(settings: Settings) -> LLM | None:
     return FallbackLLM([first, guarded(settings.llm_fallback, "RAG_LLM_FALLBACK_")])
 
 
-def _reranker(settings: Settings) -> Reranker | None:
+def _reranker(settings: Settings, failures: int) -> Reranker | None:
     def guarded(vendor: str, prefix: str) -> Reranker:
         module = backends.load("rerankers", vendor)
         # Only a service can be had twice, with settings of its own each time.
         remote = "prefix" in inspect.signature(module.build).parameters
         reranker: Any = module.build(settings, prefix) if remote else module.build(settings)
         at_once = 16 if remote else 2 * settings.cores
-        return GuardedReranker(reranker, Guard(f"reranker:{vendor}", concurrency=at_once, failures=3, pause_s=1.0))
+        return GuardedReranker(
+            reranker, Guard(f"reranker:{vendor}", concurrency=at_once, failures=failures, pause_s=1.0)
+        )
 
     if settings.reranker == "none":
         return None

@@ -76,6 +76,7 @@ class Run:
         self.notes = Notes()
         self.spending = Spending(parts.prices)
         self.hits: list[Hit] = []
+        self.passages: list[Passage] = []
         self._mode: Mode = "full"
 
     # ── the order of things ──
@@ -95,7 +96,7 @@ class Run:
             metrics.EMPTY_RETRIEVALS.inc()
             return self._finished(REFUSAL, [], refused=True)
         self.hits = await self._rerank(text, found)
-        passages = self._compress(self.hits)
+        self.passages = passages = self._compress(self.hits)
         self._emit(Passages([p.hit.title for p in passages], [p.hit.uri for p in passages]))
         answer = await self._generate(text, passages)
         await self._keep(text, vector, answer, passages)

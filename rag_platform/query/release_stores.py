@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rag_platform.backends.guard import Guard
+from rag_platform.backends.guard import BREAKER_FAILURES, Guard
 from rag_platform.backends.open_stores import OpenStores, needs_replica
 from rag_platform.backends.vector_stores.base import Capabilities, SearchRequest, SearchResult, VectorStore
 from rag_platform.errors import ConfigurationError, DependencyError, RagError
@@ -70,15 +70,21 @@ class ReleaseStores:
     Args:
         versions: asked about everything that comes from a keyword replica.
         given: stores of the caller's, by name.
+        failures: in a row, after which a store is not called for a while.
 
     Raises:
         ConfigurationError: the store that the settings name cannot be built.
     """
 
     def __init__(
-        self, settings: Settings, versions: VersionsOf, given: Mapping[str, VectorStore] | None = None
+        self,
+        settings: Settings,
+        versions: VersionsOf,
+        given: Mapping[str, VectorStore] | None = None,
+        *,
+        failures: int = BREAKER_FAILURES,
     ) -> None:
-        self._settings = settings
+        self._settings, self._failures = settings, failures
         self._stores = OpenStores(settings, given)
         self._stores.get(settings.vector_store)  # a mistake in the settings is told at the start
         self._current = settings.vector_store
@@ -134,7 +140,7 @@ class ReleaseStores:
                 store: Any = self._stores.get(name)
             except ConfigurationError as e:
                 store = UnusableStore(name, e)
-            guard = Guard("vector_store", concurrency=8 * self._settings.cores, failures=3, pause_s=1.0)
+            guard = Guard("vector_store", concurrency=8 * self._settings.cores, failures=self._failures, pause_s=1.0)
             self._opened[name] = _Opened(store, guard)
         return self._opened[name]
 

@@ -46,6 +46,7 @@ REFUSED_PARAMETERS = {
     "refuses_max_tokens": "max_tokens",
     "refuses_temperature": "temperature",
 }
+REFUSES_FORMAT = "refuses_response_format"
 LENGTH = "length"
 _UNFINISHED = (*SILENT_FAULTS, *MIDWAY_FAULTS, *STREAM_FAULTS, "hang_after_finish", "hang_after_usage")
 """Faults under which a client gives a request up while it is in flight."""
@@ -216,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self, body: dict[str, Any]) -> Any:
         fault = self.api.take_fault()
-        parameter = REFUSED_PARAMETERS.get(fault or "")
+        parameter = "response_format" if fault == REFUSES_FORMAT else REFUSED_PARAMETERS.get(fault or "")
         if parameter is not None and parameter in body:
             message = f"Unsupported parameter: '{parameter}'"
             return self.send(400, {"error": {"message": message, "type": "invalid_request_error", "param": parameter}})

@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
+from rag_platform.backends.llms.openai_compatible import Settings as LLMSettings
 from rag_platform.settings import Settings
 from serve.settings import HttpSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.rglob("*.md"))
+PAGES = sorted(p for p in DOCS.rglob("*.md") if p.parent.name != "personnel")
 OFFICE = {".docx", ".pptx", ".xlsx"}
 MAX_PIXEL_DIFFERENCE = 2.0
 
@@ -220,6 +221,7 @@ def _settings_classes() -> Iterator[tuple[str, type]]:
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             yield found[1], importlib.import_module(module).Settings
     yield "RAG_HTTP_", HttpSettings
+    yield "RAG_JUDGE_", LLMSettings
 
 
 def _public_fields(cls: type) -> list[dataclasses.Field[Any]]:

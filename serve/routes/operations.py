@@ -62,6 +62,7 @@ def routes(api: Api) -> list[HTTPRouteHandler]:
     )
     async def prometheus(request: Request) -> ASGIApp:  # type: ignore[type-arg]
         await api.admit(call.of(request.scope), "admin", counted=False)
+        await api.scores.refresh()
         return Reply(generate_latest(metrics.REGISTRY), content_type=CONTENT_TYPE_LATEST.encode())
 
     return [live, ready, prometheus]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "content_filter"]
@@ -106,6 +106,28 @@ class LLM(Protocol):
 
     async def ping(self) -> None:
         """Raise ``DependencyError`` when the service cannot be used. Generates nothing."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class StructuredLLM(Protocol):
+    """A language model whose reply can be bound to a JSON schema. One request a call."""
+
+    @property
+    def spec(self) -> LLMSpec: ...
+
+    async def complete_json(
+        self, messages: Sequence[Message], schema: Mapping[str, Any], *, max_tokens: int, timeout_s: float
+    ) -> Completion:
+        """Return a reply that should fit ``schema``. Small servers do not hold a model to it, so the caller reads
+        it without trust.
+
+        Raises:
+            DependencyTimeout: not finished in time.
+            RequestRefused: the service refuses these messages.
+            DependencyError: the service is down, refuses us or answers nonsense.
+        """
         ...
 
     async def aclose(self) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ _LAST_WORDS_S = 1.0
 
 @dataclass(frozen=True)
 class Settings:
-    """``RAG_LLM_…``, and ``RAG_LLM_FALLBACK_…`` for the second one."""
+    """``RAG_LLM_…``, ``RAG_LLM_FALLBACK_…`` for the second one, and ``RAG_JUDGE_…`` for the judge."""
 
     api_key: str | None = setting(None, "API key; default: OPENAI_API_KEY, for OpenAI's own address only.", secret=True)
     base_url: str | None = setting(None, "Address of another server, with its /v1; default: OpenAI's own.")
@@ -146,6 +146,19 @@ class OpenAICompatibleLLM:
         text, finish = replies.whole(answer, self._dependency)
         return Completion(text, finish, replies.usage(answer), self.spec.model)
 
+    async def complete_json(
+        self, messages: Sequence[Message], schema: Mapping[str, Any], *, max_tokens: int, timeout_s: float
+    ) -> Completion:
+        """See ``StructuredLLM``. A server without ``json_schema`` is asked without it: the messages say what to
+        write as well."""
+        deadline = asyncio.get_running_loop().time() + min(timeout_s, self._own.request_timeout_s)
+        bound = {"type": "json_schema", "json_schema": {"name": "reply", "schema": dict(schema), "strict": True}}
+        answer = await self._within(
+            deadline, self._open(messages, max_tokens, 0.0, stream=False, response_format=bound)
+        )
+        text, finish = replies.whole(answer, self._dependency)
+        return Completion(text, finish, replies.usage(answer), self.spec.model)
+
     async def ping(self) -> None:
         """List the models: needs the address and the key to be right, and generates nothing."""
         deadline = asyncio.get_running_loop().time() + min(_PING_TIMEOUT_S, self._own.request_timeout_s)
@@ -158,13 +171,15 @@ class OpenAICompatibleLLM:
         """Close the connections of the running event loop; a later call opens new ones."""
         await self._clients.aclose()
 
-    async def _open(self, messages: Sequence[Message], max_tokens: int, temperature: float, *, stream: bool) -> Any:
+    async def _open(
+        self, messages: Sequence[Message], max_tokens: int, temperature: float, *, stream: bool, **more: Any
+    ) -> Any:
         """Send the request; again without a parameter of ours that the server does not take."""
         client = await self._clients.get()
         import openai
 
         sent: Any = [{"role": m.role, "content": m.content.encode("utf-8", "replace").decode()} for m in messages]
-        wanted: dict[str, Any] = {"temperature": temperature}
+        wanted: dict[str, Any] = {"temperature": temperature, **more}
         if stream:
             wanted |= {"stream": True, "stream_options": {"include_usage": True}}
         refused = self._refused

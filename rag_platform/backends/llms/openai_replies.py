@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import openai
 
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
-_DISPENSABLE = ("stream_options", "max_completion_tokens", "max_tokens", "temperature")
+_DISPENSABLE = ("stream_options", "response_format", "max_completion_tokens", "max_tokens", "temperature")
 """Parameters that some servers and models refuse."""
 
 

@@ -1,0 +1,1 @@
+"""How well answers are: golden sets, metrics, the release gate, replay."""
