@@ -89,6 +89,8 @@ async def _all(
                 progress=lambda done, cases: telemetry.report_progress("evaluate", done, cases),
             )
             reports.append(report)
+        for note in dict.fromkeys(note for e in evaluators for note in e.notes):
+            console.err.print(f"[yellow]left for later[/yellow]: {console.escape(note)}", soft_wrap=True)
     return reports
 
 

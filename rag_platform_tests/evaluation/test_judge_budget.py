@@ -75,7 +75,7 @@ def test_a_call_that_failed_costs_nothing_and_one_that_was_left_may(ledger: Ledg
 
 @pytest.mark.parametrize("limit", [{"tokens": 250}, {"usd": 0.35}])
 def test_the_limit_holds_for_many_at_once(ledger: Ledger, prices: PriceBook, limit: dict[str, float]) -> None:
-    """Eight processes (threads with connections of their own) that want a hundred tokens each: two get them."""
+    """Eight budgets on one ledger, in threads, that want a hundred tokens each: two at most get them."""
     own = [budget(ledger, prices, **limit) for _ in range(8)]  # type: ignore[arg-type]
 
     def one(of: DailyBudget) -> bool:
@@ -115,7 +115,7 @@ def test_what_the_budget_leaves_out_is_scored_the_next_day(
         calls = server.calls
         [found], notes = scored(tight, ledger, [KEYS])
         assert found == {} and server.calls == calls
-        assert len(notes) == 4 and all("RAG_JUDGE_DAILY_TOKENS" in n and "1 left for later" in n for n in notes)
+        assert len(notes) == 4 and all("RAG_JUDGE_DAILY_TOKENS" in n and " of 1 answers: " in n for n in notes)
         assert ledger.evaluations.judge_spend(DAY).tokens == used
         [found], notes = scored(generous, ledger, [KEYS], now=lambda: NOON + 86_400)
         assert len(found) == 4 and notes == ()

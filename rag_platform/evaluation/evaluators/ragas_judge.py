@@ -75,7 +75,7 @@ class RagasJudge:
     @property
     def notes(self) -> tuple[str, ...]:
         """See ``Evaluator``."""
-        return tuple(f"{metric}: {count} left for later: {why}" for (metric, why), count in sorted(self._left.items()))
+        return tuple(f"{metric} of {count} answers: {why}" for (metric, why), count in sorted(self._left.items()))
 
     async def score(self, sample: Sample) -> list[Score]:
         """See ``Evaluator``. The metrics of a sample are asked for side by side."""
