@@ -156,7 +156,6 @@ def _process(program: Path, folder: Path, ports: tuple[int, ...]) -> subprocess.
         "RAFT_TIMEOUTS_MULTIPLIER": "1",  # it waits for other nodes for five times as long otherwise: 9 s a start
         "GRPC_PORT": str(grpc_port),
         "GO_PROFILING_PORT": str(profiling),
-        "PERSISTENCE_MEMTABLES_FLUSH_DIRTY_AFTER_SECONDS": "1",  # see docs/backends/weaviate.md
         "GOMEMLIMIT": "512MiB",
         "LOG_LEVEL": "error",
     }

@@ -1,8 +1,4 @@
-"""Kill -9 of Weaviate, which holds the index, at random moments: of ingestions, and under query load.
-
-The server flushes its memory every second, and chunks are published six seconds after they were written: without
-both, Weaviate loses vectors that it has acknowledged (docs/backends/weaviate.md).
-"""
+"""Kill -9 of Weaviate, which holds the index, at random moments: of ingestions, and under query load."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ pytestmark = [pytest.mark.slow]
 
 SEEDS = range(20)
 LANES = 4
-"""Servers with a home each: most of a run waits for one to start, or for chunks to settle."""
+"""Servers with a home each: most of a run waits for one to start."""
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ def environment(server: WeaviateServer) -> dict[str, str]:
         "RAG_WEAVIATE_URL": server.url,
         "RAG_WEAVIATE_GRPC": server.grpc,
         "RAG_WEAVIATE_TIMEOUT_S": "5",
-        "RAG_WEAVIATE_SETTLE_S": "6",  # 3 was too short once in some 180 kills, with four servers on two busy cores
     }
 
 

@@ -140,13 +140,10 @@ class TwoPhaseStore:
 
     Args:
         keyword: whether the store has a keyword leg.
-        settle_s: seconds between writing rows and publishing them, for a store that says that it holds them before
-            they would survive its death.
     """
 
-    def __init__(self, rows: Rows, *, keyword: bool, settle_s: float = 0.0) -> None:
+    def __init__(self, rows: Rows, *, keyword: bool) -> None:
         self.rows = rows
-        self._settle_s = settle_s
         self.capabilities = Capabilities(
             atomic_replace=False,
             keyword=keyword,
@@ -180,7 +177,6 @@ class TwoPhaseStore:
                 raise DependencyError(
                     self.rows.name, f"index {index!r} holds {held} rows after a write of {rows.num_rows}"
                 )
-            await asyncio.sleep(self._settle_s)
         old = set(stale)
         for part in slices(set(chunks) - old):  # a caller that repeats a call whose outcome it never learnt
             old |= set(await self.rows.published(index, part))

@@ -25,9 +25,6 @@ class Settings:
         "", "ONE, QUORUM or ALL for every read and write; default: the server's. Use QUORUM in a cluster."
     )
     vector_index: str = setting("flat", "flat (exact) or hnsw (faster above 100,000 chunks), of new indexes.")
-    settle_s: float = setting(
-        0.0, "Seconds between writing chunks and publishing them; see docs/backends/weaviate.md on servers that crash."
-    )
     ef: int = setting(256, "Candidates that a search of the HNSW graph looks at: more is slower and misses less.")
 
 
@@ -47,7 +44,7 @@ class WeaviateVectorStore(TwoPhaseStore):
             vector_index=own.vector_index,
             ef=own.ef,
         )
-        super().__init__(rows, keyword=True, settle_s=own.settle_s)
+        super().__init__(rows, keyword=True)
 
 
 def build(settings: PlatformSettings) -> WeaviateVectorStore:
