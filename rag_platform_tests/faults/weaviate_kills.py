@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from rag_platform import telemetry
 from rag_platform.backends.vector_stores.base import SearchRequest
 from rag_platform.errors import DependencyError
 from rag_platform.ingestion.workbench import Workbench
@@ -35,18 +36,20 @@ def environment(server: WeaviateServer) -> dict[str, str]:
 
 
 class Killer:
-    """Kills the server once, at the moment that a seed chooses, and starts it again at once or after the run."""
+    """Kills the server once, a moment after the effect of the run that a seed chooses, and starts it again at once or
+    after the run."""
 
-    def __init__(self, server: WeaviateServer, seed: int, seconds: float) -> None:
+    def __init__(self, server: WeaviateServer, seed: int, effects: int) -> None:
         rng = random.Random(seed)
         self._server = server
         self._at_once = rng.random() < 0.5
-        self._after_s = rng.random() * seconds
+        self._at = 1 + rng.randrange(effects)
+        self._after_s = rng.random() * 0.15
         self._timer = threading.Timer(self._after_s, self._kill)
         self.fired = False
 
     def __str__(self) -> str:
-        return f"{self._after_s:.2f} s, {'back at once' if self._at_once else 'away'}"
+        return f"effect {self._at} + {self._after_s:.2f} s, {'back at once' if self._at_once else 'away'}"
 
     def _kill(self) -> None:
         self.fired = True
@@ -55,12 +58,13 @@ class Killer:
             self._server.restart()
 
     def __enter__(self) -> Killer:
-        self._timer.start()
+        telemetry.arm(self._at, kill=self._timer.start)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        self._timer.join()
+        telemetry.arm(None)
+        if self._timer.ident is not None:
+            self._timer.join()
         if self.fired and not self._at_once:
             self._server.restart()
 
@@ -113,13 +117,13 @@ def _killed_while_ingesting(program: Path, root: Path, seeds: range) -> tuple[in
     with weaviate_server.running(program) as server:
         settings = harness.settings(root / "home", **environment(server), **SMALL_CHUNKS)
         assert run(settings, turn(0), "first") is None
-        started = time.monotonic()
-        assert run(settings, turn(1), "undisturbed") is None
-        seconds = time.monotonic() - started
-        for number, seed in enumerate(seeds):
+        assert run(settings, turn(1), "second") is None
+        with telemetry.recording() as effects:  # from here on every text is parsed and embedded
+            assert run(settings, turn(2), "undisturbed") is None
+        for number, seed in enumerate(seeds, 1):
             spec = turn(number)
             old, new = editions[(number + 1) % 2], editions[number % 2]
-            with Killer(server, seed, seconds) as killer:
+            with Killer(server, seed, len(effects)) as killer:
                 error = run(settings, spec, f"killed{seed}")
             where = f"seed {seed}: {killer}: {error}"
             fired += killer.fired
