@@ -28,7 +28,7 @@ COMMANDS = {
     "index": "status:index_app",
     "config": "status:config_app",
     "sources": "status:sources_app",
-    "release": "status:release_app",
+    "release": "release:app",
 }
 """Where in ``rag_platform.commands`` each command is, in the order of ``rag --help``."""
 

@@ -4,13 +4,15 @@ import time
 
 import dagster as dg
 
+from rag_platform.evaluation.regression import regressions
 from rag_platform.ingestion.stages.housekeeping import housekeeping
 from rag_platform.partitions import RANGE_END_TAG, RANGE_START_TAG
 from rag_platform.resources import PlatformResource
 
 INGESTION = dg.AssetSelection.assets(
-    "source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "keyword_replica", "dead_letters"
-)
+    "source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "keyword_replica", "dead_letters",
+    "evaluation_report", "index_release",
+)  # fmt: skip
 
 ingest_sources = dg.define_asset_job(
     "ingest_sources",
@@ -29,11 +31,22 @@ replay_dead_letters = dg.define_asset_job(
 
 rebuild_vector_index = dg.define_asset_job(
     "rebuild_vector_index",
-    selection=dg.AssetSelection.assets("vector_index", "keyword_replica", "dead_letters"),
+    selection=dg.AssetSelection.assets(
+        "vector_index", "keyword_replica", "dead_letters", "evaluation_report", "index_release"
+    ),
     config={"ops": {name: {"config": {"rebuild": True}} for name in ("vector_index", "keyword_replica")}},
     executor_def=dg.in_process_executor,
     description="Write the index again, or into another store, from the stored chunks and embeddings; nothing is "
     "parsed or embedded.",
+)
+
+evaluate_serving = dg.define_asset_job(
+    "evaluate_serving",
+    selection=dg.AssetSelection.assets("evaluation_report", "evaluation_samples"),
+    config={"ops": {"evaluation_report": {"config": {"of": "serving"}}}},
+    executor_def=dg.in_process_executor,
+    description="Ask the release that serves every question of the golden sets, with RAGAS, and judge a sample of last "
+    "week's answers.",
 )
 
 MAX_WAITING_RUNS = 1000
@@ -48,6 +61,23 @@ def waits_in_queue(instance: dg.DagsterInstance, first: str, last: str) -> bool:
     )
     ranges = ((r.dagster_run.tags.get(RANGE_START_TAG), r.dagster_run.tags.get(RANGE_END_TAG)) for r in waiting)
     return any(start and end and start <= first and last <= end for start, end in ranges)
+
+
+@dg.op(description="Fail with what has become worse, when something has.")
+def compare_evaluations(context: dg.OpExecutionContext, platform: PlatformResource) -> None:
+    found = regressions(platform.bench.settings, platform.bench.ledger)
+    if found:
+        raise dg.Failure(
+            "what serves has become worse: "
+            + " · ".join(str(r) for r in found)
+            + " — see docs/runbooks/quality-regression.md",
+            allow_retries=False,
+        )
+
+
+@dg.job(executor_def=dg.in_process_executor, description="Fails when what serves is worse than what served before.")
+def report_regression() -> None:
+    compare_evaluations()
 
 
 @dg.op(description="Delete old runs, unreferenced bytes and the litter of crashed attempts; compare index and ledger.")

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from rag_platform.ingestion import source_catalog
-from rag_platform.jobs import clean_up, ingest_sources, waits_in_queue
+from rag_platform.jobs import clean_up, evaluate_serving, ingest_sources, waits_in_queue
 from rag_platform.partitions import all_ranges, range_tags
 from rag_platform.records import SourceSpec
 from rag_platform.settings import Settings
@@ -39,6 +39,16 @@ def daily_clean_up(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest()
 
 
+@dg.schedule(
+    job=evaluate_serving,
+    cron_schedule=Settings.from_env().evaluation_schedule,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="The serving release and a sample of its traffic, evaluated once a week (RAG_EVALUATION_SCHEDULE).",
+)
+def weekly_evaluation(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    return dg.RunRequest()
+
+
 def _source_schedule(name: str, cron: str) -> dg.ScheduleDefinition:
     @dg.schedule(
         job=ingest_sources,
@@ -61,5 +71,6 @@ def _scheduled_sources() -> list[SourceSpec]:
 schedules = [
     hourly_ingest_sources,
     daily_clean_up,
+    weekly_evaluation,
     *(_source_schedule(s.name, s.schedule or "") for s in _scheduled_sources()),
 ]

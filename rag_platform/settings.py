@@ -132,6 +132,16 @@ class Settings:
     otlp_headers: str = setting("", "Headers of those endpoints as name=value, by commas.", secret=True)
     capture_content: bool = setting(False, "Put questions and answers into spans.")
 
+    gate: str = setting(
+        "on", "on: a later release serves only when it passes the golden sets; off: when it is complete."
+    )
+    candidate_retention_days: int = setting(
+        14, "Days after which the clean-up job drops a release that never served and that no setting makes; 0 keeps it."
+    )
+    evaluation_retention_days: int = setting(
+        365, "Days after which the clean-up job deletes an evaluation and its cases; 0 keeps them."
+    )
+    evaluation_schedule: str = setting("23 4 * * 1", "When the serving release is evaluated (cron, UTC).")
     judge: str = setting("none", "none or openai_compatible: the model that judges answers (see RAG_JUDGE_…).")
     judge_timeout_s: float = setting(120.0, "Deadline of one metric of one answer, in seconds, retries included.")
     judge_daily_usd: float = setting(0.0, "Dollars that judging may cost on one day (UTC); 0: no limit.")
@@ -244,6 +254,10 @@ class Settings:
         need(self.ocr in ("auto", "off"), "ocr", "must be auto or off")
         need(self.parse_ocr_page_s >= 1, "parse_ocr_page_s", "must be at least 1")
         need(self.candidates >= 1, "candidates", "must be at least 1")
+        need(self.gate in ("on", "off"), "gate", "must be on or off")
+        need(self.candidate_retention_days >= 0, "candidate_retention_days", "must not be below 0")
+        need(self.evaluation_retention_days >= 0, "evaluation_retention_days", "must not be below 0")
+        need(len(self.evaluation_schedule.split()) == 5, "evaluation_schedule", "must be five cron fields")
         need(self.judge_timeout_s >= 1, "judge_timeout_s", "must be at least 1")
         need(self.judge_daily_usd >= 0, "judge_daily_usd", "must not be below 0")
         need(self.judge_daily_tokens >= 0, "judge_daily_tokens", "must not be below 0")

@@ -4,6 +4,7 @@ import dagster as dg
 
 from rag_platform.assets.presentation import GROUP, OWNERS, publish, record
 from rag_platform.errors import DependencyError
+from rag_platform.evaluation.exam import gated
 from rag_platform.ingestion.stages.promote import finish
 from rag_platform.ingestion.stages.rebuild import begin_replica_rebuild
 from rag_platform.ingestion.stages.replica import lagging, replica_of, replicate
@@ -46,7 +47,7 @@ def keyword_replica(
         if config.rebuild:
             begin_replica_rebuild(bench)
         report = replicate(bench, context.partition_keys, run_id=context.run.run_id)
-        serving = finish(bench)  # a candidate may have waited for its replica
+        serving = finish(bench, gated=gated(bench.settings))  # a candidate may have waited for its replica
     except DependencyError as e:
         record(context, bench, {"outage": 1})
         raise dg.Failure(

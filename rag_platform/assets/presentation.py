@@ -12,6 +12,7 @@ from rag_platform.ledger.dead_letters import DeadLetter
 
 OWNERS = ["team:data-platform"]
 GROUP = "ingestion"
+QUALITY = "quality"
 MAX_ROWS = 20
 
 

@@ -4,6 +4,7 @@ import dagster as dg
 
 from rag_platform.assets.presentation import GROUP, OWNERS, publish, record
 from rag_platform.errors import DependencyError
+from rag_platform.evaluation.exam import gated
 from rag_platform.ingestion.stages.audit import IndexAudit, audit_index, conservation
 from rag_platform.ingestion.stages.index import index
 from rag_platform.ingestion.stages.promote import finish
@@ -59,7 +60,7 @@ def vector_index(
             begin_rebuild(bench, context.partition_keys)
         report = index(bench, context.partition_keys, run_id=context.run.run_id)
         audit = audit_index(bench)
-        serving = finish(bench, report)
+        serving = finish(bench, report, gated=gated(bench.settings))
     except DependencyError as e:
         record(context, bench, {"outage": 1})
         raise dg.Failure(

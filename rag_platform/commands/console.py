@@ -25,7 +25,9 @@ from rag_platform.settings import Settings
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EXIT_OK, EXIT_DEPENDENCY, EXIT_USAGE, EXIT_DEAD_LETTERS, EXIT_GUARD = 0, 1, 2, 3, 4
+NAME_WIDTH = 32
+"""Characters of a first column that is never broken into lines."""
+EXIT_OK, EXIT_DEPENDENCY, EXIT_USAGE, EXIT_DEAD_LETTERS, EXIT_GUARD, EXIT_REFUSED = 0, 1, 2, 3, 4, 5
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -60,7 +62,7 @@ def handles_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 def fail(message: str, code: int) -> NoReturn:
     """Print an error and leave."""
-    err.print(f"[red]error[/red]: {escape(message)}")
+    err.print(f"[red]error[/red]: {escape(message)}", soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -72,10 +74,12 @@ def emit(value: Any) -> None:
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     table = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+    cells = [[escape(str(cell)) for cell in row] for row in rows]
+    for number, column in enumerate(columns):
+        named = number == 0 and all(len(row[0]) <= NAME_WIDTH for row in cells)  # an id in two lines cannot be copied
+        table.add_column(column, overflow="fold", no_wrap=named)
+    for row in cells:
+        table.add_row(*row)
     out.print(table)
 
 

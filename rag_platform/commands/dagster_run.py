@@ -24,7 +24,7 @@ class JobResult:
 def run_job(
     settings: Settings, job: str, *, config: Mapping[str, Any] | None = None, partitions: tuple[str, str] | None = None
 ) -> JobResult:
-    """Run a job over a range of partitions (None: all of them, as one run) and wait for it.
+    """Run a job over a range of partitions (None: all of them, as one run), if it has any, and wait for it.
 
     Args:
         settings: the platform's settings.
@@ -45,15 +45,16 @@ def run_job(
         from rag_platform.partitions import document_buckets, range_tags
 
         keys = document_buckets.get_partition_keys()
-        first, last = partitions or (keys[0], keys[-1])
+        definition = defs.resolve_job_def(job)
+        tags = {} if definition.partitions_def is None else range_tags(*(partitions or (keys[0], keys[-1])))
         run_config: dict[str, Any] = {
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
             "ops": {name: {"config": dict(values)} for name, values in (config or {}).items()},
         }
         logging.getLogger("alembic").setLevel(logging.ERROR)
         with storage_errors(settings), dg.DagsterInstance.get() as instance:
-            result = defs.resolve_job_def(job).execute_in_process(
-                instance=instance, tags=range_tags(first, last), run_config=run_config, raise_on_error=False
+            result = definition.execute_in_process(
+                instance=instance, tags=tags, run_config=run_config, raise_on_error=False
             )
             failure = None
             if not result.success:

@@ -12,6 +12,7 @@ import typer
 
 from rag_platform import telemetry
 from rag_platform.commands import console
+from rag_platform.commands.release_choice import find
 from rag_platform.errors import ConfigurationError
 from rag_platform.evaluation.evaluators.opening import open_evaluators
 from rag_platform.evaluation.golden import GoldenSet, golden_sets, load
@@ -52,7 +53,7 @@ def evaluate(
     sets = _sets(settings, golden)
     ledger = open_ledger(settings)
     try:
-        chosen = _release(ledger, release)
+        chosen = find(ledger, release)
         with console.progress_bars(not json):
             reports = asyncio.run(_all(settings, ledger, chosen, sets, answers=not no_answers))
     finally:
@@ -110,19 +111,6 @@ def _sets(settings: Settings, golden: str | None) -> list[GoldenSet]:
         known = ", ".join(s.name for s in sets)
         raise ConfigurationError(f"there is no golden set {golden!r} in {place}; there are {known}")
     return chosen
-
-
-def _release(ledger: Ledger, release_id: str | None) -> Release:
-    if release_id is None:
-        serving = ledger.releases.serving()
-        if serving is None:
-            raise ConfigurationError("nothing is indexed yet: run `rag ingest --source DIR --name NAME`")
-        return serving
-    found = ledger.releases.get(release_id)
-    if found is None:
-        known = ", ".join(r.release_id for r in ledger.releases.all()) or "none"
-        raise ConfigurationError(f"there is no release {release_id!r}; there are {known}")
-    return found
 
 
 def _show(report: EvaluationReport) -> None:

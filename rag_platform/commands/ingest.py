@@ -11,6 +11,7 @@ import typer
 
 from rag_platform.commands import console
 from rag_platform.commands.dagster_run import JobResult, run_job
+from rag_platform.commands.release_choice import gate_refusal
 from rag_platform.errors import ConfigurationError
 from rag_platform.ingestion.changes import range_to_run
 from rag_platform.ingestion.source_registry import registered_sources
@@ -48,7 +49,7 @@ def ingest(
     schedules cover it too. Without options every registered source is ingested.
 
     Exit codes: 0 done · 1 a dependency failed, run again · 2 bad usage · 3 done, but too many dead letters ·
-    4 stopped by the mass-change guard.
+    4 stopped by the mass-change guard · 5 done, but the new release does not pass the gate: the old one serves.
     """
     settings = console.load_settings()
     chosen = register(settings, source, name, include, exclude, tenant, acl, tag)
@@ -155,6 +156,7 @@ def summarize(settings: Settings, result: JobResult, seconds: float) -> tuple[di
         counters = dict(run.counters) if run else {}
         live = bench.ledger.documents.totals(None)["live"]
         letters = bench.ledger.dead_letters.counts()["open"]
+        refused = gate_refusal(bench)
         problems = [
             f"source {s.spec.name}: {s.problem}"
             for s in bench.ledger.sources.all()
@@ -170,20 +172,33 @@ def summarize(settings: Settings, result: JobResult, seconds: float) -> tuple[di
     summary["dead_letters_open"] = letters
     if counters.get("held_sources"):
         code = console.EXIT_GUARD
-    elif not result.success or counters.get("failed_sources") or counters.get("outage"):
+    elif (
+        (not result.success and not _only_refused(result, refused))
+        or counters.get("failed_sources")
+        or counters.get("outage")
+    ):
         code = console.EXIT_DEPENDENCY
     elif live and letters / live > settings.max_dead_letter_share:
         code = console.EXIT_DEAD_LETTERS
+    elif refused:
+        code = console.EXIT_REFUSED
     else:
         code = console.EXIT_OK
     if code != console.EXIT_OK:
         reasons = problems or ([result.failure] if result.failure else [])
         if code == console.EXIT_DEAD_LETTERS:
             reasons = [f"{letters} of {live} documents are dead letters, above RAG_MAX_DEAD_LETTER_SHARE"]
+        if code == console.EXIT_REFUSED:
+            reasons = [refused or ""]
         if code == console.EXIT_GUARD:
             reasons.append("run again with --approve-mass-change if this is right")
         summary["error"] = "; ".join(r for r in reasons if r)
     return summary, code
+
+
+def _only_refused(result: JobResult, refused: str | None) -> bool:
+    """Whether nothing else failed than the check that blocks a promotion."""
+    return refused is not None and result.failure is not None and "blocking asset check" in result.failure
 
 
 def show(summary: dict[str, Any], settings: Settings) -> None:
@@ -206,4 +221,4 @@ def show(summary: dict[str, Any], settings: Settings) -> None:
     )
     o.print(f"[bold]run[/bold]        {summary['run_id']} in {summary['seconds']:.1f} s")
     if "error" in summary:
-        console.err.print(f"[red]error[/red]: {summary['error']}")
+        console.err.print(f"[red]error[/red]: {console.escape(summary['error'])}", soft_wrap=True)

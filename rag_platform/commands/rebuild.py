@@ -9,6 +9,7 @@ import typer
 
 from rag_platform.commands import console
 from rag_platform.commands.dagster_run import JobResult, run_job
+from rag_platform.commands.release_choice import gate_refusal
 from rag_platform.errors import ConfigurationError
 from rag_platform.ingestion.stages.audit import conservation
 from rag_platform.ingestion.stages.stored import need_stored
@@ -31,7 +32,7 @@ def rebuild(
     already is kept. Can be interrupted, and run again.
 
     Exit codes: 0 done · 1 a dependency failed or something is missing, the message says what to run · 2 bad usage ·
-    3 not promoted: too many dead letters.
+    3 not promoted: too many dead letters · 5 not promoted: it does not pass the gate.
     """
     settings = console.load_settings()
     name = store or settings.vector_store
@@ -42,7 +43,10 @@ def rebuild(
         if bench.ledger.documents.totals(None)["live"] == 0:
             raise ConfigurationError("nothing is indexed yet: run `rag ingest --source DIR --name NAME`")
         need_stored(bench)
-    config = {op: {"rebuild": True, "store": name} for op in ("vector_index", "keyword_replica")}
+    config: dict[str, dict[str, Any]] = {
+        op: {"rebuild": True, "store": name} for op in ("vector_index", "keyword_replica")
+    }
+    config |= {op: {"store": name} for op in ("evaluation_report", "index_release")}
     with console.progress_bars(not json):
         result = run_job(settings, "rebuild_vector_index", config=config)
     summary, code = summarize(settings, name, result, time.perf_counter() - started)
@@ -63,6 +67,7 @@ def summarize(settings: Settings, store: str, result: JobResult, seconds: float)
         standing = conservation(view, bench.bucket_names)
         totals = ledger.documents.totals(view.release_id)
         note = disagreement(bench)
+        refused = gate_refusal(view)
     summary: dict[str, Any] = {
         "run_id": result.run_id,
         "store": store,
@@ -80,7 +85,9 @@ def summarize(settings: Settings, store: str, result: JobResult, seconds: float)
     }
     lost = standing.dead_lettered / standing.received if standing.received else 0.0
     code, error = console.EXIT_OK, None
-    if not result.success:
+    if refused is not None and not standing.in_flight:
+        code, error = console.EXIT_REFUSED, refused
+    elif not result.success:
         code, error = console.EXIT_DEPENDENCY, result.failure or "the run failed"
     elif counters.get("ghost_chunks") or counters.get("missing_chunks"):
         code, error = console.EXIT_DEPENDENCY, "the index differs from the ledger: run `rag rebuild` again"
@@ -113,4 +120,4 @@ def _show(summary: dict[str, Any]) -> None:
     if "warning" in summary:
         console.err.print(f"[yellow]warning[/yellow]: {console.escape(summary['warning'])}")
     if "error" in summary:
-        console.err.print(f"[red]error[/red]: {console.escape(summary['error'])}")
+        console.err.print(f"[red]error[/red]: {console.escape(summary['error'])}", soft_wrap=True)

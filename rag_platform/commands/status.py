@@ -1,4 +1,4 @@
-"""``rag status``, ``rag index``, ``rag config``, ``rag sources``, ``rag release``: what is there."""
+"""``rag status``, ``rag index``, ``rag config``, ``rag sources``: what is there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from rag_platform.commands import console
 from rag_platform.commands.ingest import COUNTERS, EXTRA
+from rag_platform.commands.release_choice import gate_refusal
 from rag_platform.errors import ConfigurationError
 from rag_platform.identity import text_hash
 from rag_platform.ingestion.stages.replica import lagging, replica_of
@@ -19,7 +20,6 @@ from rag_platform.ingestion.workbench import Workbench
 index_app = typer.Typer(no_args_is_help=True, help="Look into the index.")
 config_app = typer.Typer(no_args_is_help=True, help="Look at the settings.")
 sources_app = typer.Typer(no_args_is_help=True, help="The registered sources.")
-release_app = typer.Typer(no_args_is_help=True, help="Releases of the index.")
 
 DUMP_COLUMNS = (
     "chunk_id", "document_id", "source", "uri", "version_id", "content_hash", "ordinal", "start", "end", "text",
@@ -88,7 +88,7 @@ def status_report(bench: Workbench) -> dict[str, Any]:
         "release_id": serving.release_id if serving else None,
         "vector_store": serving.store if serving else None,
         "keyword_replica": None if serving is None else _replica(bench.of_release(serving)),
-        "warning": disagreement(bench),
+        "warning": disagreement(bench) or gate_refusal(bench, in_full=False),
         "bytes": bench.ledger.artifacts.sizes(),
         "last_run": last,
     }
@@ -177,41 +177,3 @@ def sources_remove(
             bench.ledger.documents.retire(live, run_id="sources remove")
         bench.ledger.sources.remove(name)
     console.out.print(f"removed {name!r}; run `rag ingest` to take its {len(live)} documents out of the index")
-
-
-@release_app.command("list")
-@console.handles_errors
-def release_list(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
-    """List releases; one of them serves."""
-    with Workbench(console.load_settings()) as bench:
-        rows = [
-            {
-                "release_id": r.release_id,
-                "state": r.state,
-                "store": r.store,
-                "created_at": r.created_at,
-                "promoted_at": r.promoted_at,
-                "embedder": r.pipeline["embedder"]["model"],
-                "chunks": bench.ledger.documents.totals(r.release_id)["chunks"],
-            }
-            for r in bench.ledger.releases.all()
-        ]
-    if json:
-        console.emit(rows)
-    else:
-        console.show_table(
-            "releases",
-            ("release", "state", "store", "created", "promoted", "embedder", "chunks"),
-            (
-                (
-                    r["release_id"],
-                    r["state"],
-                    r["store"],
-                    console.when(r["created_at"]),
-                    console.when(r["promoted_at"]),
-                    r["embedder"],
-                    r["chunks"],
-                )
-                for r in rows
-            ),
-        )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from rag_platform.backends.vector_stores.base import Leg
 from rag_platform.evaluation.evaluators.base import Score
 from rag_platform.evaluation.golden import GoldenCase, GoldSpan
 from rag_platform.evaluation.metrics import answers, retrieval
@@ -15,20 +16,22 @@ from rag_platform.ledger.evaluations import ScoreRow
 from rag_platform.query.answer import Citation
 from rag_platform.query.offline import Outcome
 
-VERSION = "1"
+VERSION = "2"
 """Of the definitions; scores of another version are computed anew."""
 
 RETRIEVAL = ("recall_at_5", "recall_at_10", "precision_at_5", "mrr", "ndcg_at_10")
+LEGS: Mapping[str, Leg] = {"vector_recall_at_10": "vector", "keyword_recall_at_10": "keyword"}
+"""Of each leg alone: fusion and reranker hide for long that one of them finds nothing (docs/evaluation.md)."""
 ANSWERS = ("token_f1", "contains_gold", "citation_precision", "citation_recall", "refusal_accuracy")
 OF_ALL = (LATENCY, "cost_usd")
 
 NO_SPANS, NO_REFERENCE = "no gold spans", "no reference answer"
-NO_CITATIONS, NO_PRICE = "no citations", "a price is unknown"
+NO_CITATIONS, NO_PRICE, NOT_SEARCHED = "no citations", "a price is unknown", "this leg was not searched"
 
 
 def measured_metrics(*, answered: bool) -> tuple[str, ...]:
     """Return the names of what ``measure`` scores."""
-    return (*RETRIEVAL, *(ANSWERS if answered else ()), *OF_ALL)
+    return (*RETRIEVAL, *LEGS, *(ANSWERS if answered else ()), *OF_ALL)
 
 
 def measure(case: GoldenCase, outcome: Outcome) -> list[Score]:
@@ -37,7 +40,12 @@ def measure(case: GoldenCase, outcome: Outcome) -> list[Score]:
     What has nothing to be compared with is ``empty``: the ranking and the citations of a question that must be
     refused, or without gold spans; the words of an answer without a reference.
     """
-    scores = [*_ranking(case, outcome), _score(LATENCY, outcome.total_ms), _score("cost_usd", outcome.usd, NO_PRICE)]
+    scores = [
+        *_ranking(case, outcome),
+        *_legs(case, outcome),
+        _score(LATENCY, outcome.total_ms),
+        _score("cost_usd", outcome.usd, NO_PRICE),
+    ]
     if outcome.answer is not None:
         scores += _answer(case, outcome)
     return scores
@@ -71,6 +79,16 @@ def _ranking(case: GoldenCase, outcome: Outcome) -> list[Score]:
         "ndcg_at_10": retrieval.ndcg(ranking, total, 10),
     }
     return [_score(metric, values[metric], NO_SPANS) for metric in RETRIEVAL]
+
+
+def _legs(case: GoldenCase, outcome: Outcome) -> list[Score]:
+    spans = _spans(case)
+    return [
+        _score(metric, retrieval.recall(coverage(outcome.legs[leg], spans), len(spans), 10), NO_SPANS)
+        if leg in outcome.legs
+        else _score(metric, None, NOT_SEARCHED)
+        for metric, leg in LEGS.items()
+    ]
 
 
 def _answer(case: GoldenCase, outcome: Outcome) -> list[Score]:

@@ -106,7 +106,11 @@ class Workbench:
     @property
     def release(self) -> Release:
         """The release that this pipeline writes; created as a candidate when it is new."""
-        return self.ledger.releases.ensure(self.pipeline.fingerprint, self.pipeline.describe(), self.store_name)
+        s = self.settings
+        chunking = {"chunker": s.chunker, "tokens": s.chunk_tokens, "overlap_tokens": s.chunk_overlap_tokens}
+        return self.ledger.releases.ensure(
+            self.pipeline.fingerprint, {**self.pipeline.describe(), "chunking": chunking}, self.store_name
+        )
 
     def of_release(self, release: Release) -> Workbench:
         """Return a view of this bench whose pipeline is the one that made ``release``, and whose store the one

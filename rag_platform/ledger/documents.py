@@ -301,6 +301,15 @@ class Documents:
                 for r in c.execute(sa.select(_e).where(_e.c.release_id == release_id))
             }
 
+    def uris(self, document_ids: Collection[str]) -> dict[str, str]:
+        """Return the uri of each of these documents, deleted ones included."""
+        found: dict[str, str] = {}
+        with self._db.read() as c:
+            for some in batches(document_ids):
+                query = sa.select(_d.c.document_id, _d.c.uri).where(_d.c.document_id.in_(some))
+                found.update({document_id: uri for document_id, uri in c.execute(query)})
+        return found
+
     def totals(self, release_id: str | None) -> dict[str, int]:
         """Count live and deleted documents, and documents and chunks of a release's index."""
         with self._db.read() as c:

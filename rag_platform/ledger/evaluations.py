@@ -1,4 +1,4 @@
-"""Evaluations: how well a release answers, what judging that cost, and what was decided because of it.
+"""Evaluations: how well a release answers, and what judging that cost.
 
 An evaluation belongs to one release in one state of its index, one golden set (or sample of the traffic) and one way
 of measuring. Its cases are kept one by one, each with all its scores in one transaction: what was killed goes on
@@ -21,10 +21,9 @@ Kind = Literal["golden", "traffic"]
 ScoreState = Literal["scored", "nan", "failed", "empty"]
 """``nan``: the metric is undefined for what was answered. ``failed``: it could not be computed. ``empty``: there was
 nothing to compare (no gold span, no reference, no citation)."""
-Decision = Literal["promoted", "refused", "rolled_back"]
 
 _e, _c, _s = schema.evaluations, schema.evaluation_cases, schema.evaluation_scores
-_j, _d = schema.judge_spend, schema.release_decisions
+_j = schema.judge_spend
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,18 +94,6 @@ class Spend:
     usd: float
     tokens: int
     calls: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseDecision:
-    """Why a release serves, or does not. ``at`` in seconds since the epoch; the newest has the highest id."""
-
-    decision_id: int
-    release_id: str
-    decision: Decision
-    at: float
-    by: str
-    reasons: tuple[str, ...]
 
 
 class Evaluations:
@@ -214,6 +201,17 @@ class Evaluations:
         with self._db.read() as c:
             return [CaseRow(**{**r._mapping, "uris": tuple(json.loads(r.uris))}) for r in c.execute(query)]
 
+    def delete_before(self, at: float) -> int:
+        """Delete evaluations that began before ``at``, with their cases, one by one; return how many."""
+        query = sa.select(_e.c.evaluation_id).where(_e.c.started_at < at)
+        with self._db.read() as c:
+            old = [row.evaluation_id for row in c.execute(query)]
+        for evaluation_id in old:
+            with self._db.write("delete_evaluation") as c:
+                for table in (_s, _c, _e):
+                    c.execute(table.delete().where(table.c.evaluation_id == evaluation_id))
+        return len(old)
+
     # ── judges ──
 
     def judge_spend(self, day: str) -> Spend:
@@ -228,33 +226,6 @@ class Evaluations:
         row = {"day": day, "judge": judge, "usd": usd, "tokens": tokens, "calls": calls}
         with self._db.write("judge_spend") as c:
             self._db.upsert(c, _j, [row], add=("usd", "tokens", "calls"))
-
-    # ── decisions ──
-
-    def decide(self, release_id: str, decision: Decision, *, at: float, by: str, reasons: Sequence[str]) -> None:
-        """Keep what was decided about a release, by whom (``gate``, ``cli`` …) and why."""
-        row = {
-            "release_id": release_id,
-            "decision": decision,
-            "at": at,
-            "decided_by": by,
-            "reasons": json.dumps(list(reasons), ensure_ascii=False),
-        }
-        with self._db.write("release_decision") as c:
-            c.execute(_d.insert().values(row))
-
-    def decisions(self, release_id: str | None = None, *, limit: int = 100) -> Sequence[ReleaseDecision]:
-        """Return what was decided (about one release), the newest first."""
-        query = sa.select(_d).order_by(_d.c.decision_id.desc()).limit(limit)
-        if release_id is not None:
-            query = query.where(_d.c.release_id == release_id)
-        with self._db.read() as c:
-            return [
-                ReleaseDecision(
-                    r.decision_id, r.release_id, r.decision, r.at, r.decided_by, tuple(json.loads(r.reasons))
-                )
-                for r in c.execute(query)
-            ]
 
 
 def _evaluation(row: sa.Row[tuple[object, ...]]) -> Evaluation:

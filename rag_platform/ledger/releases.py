@@ -1,4 +1,4 @@
-"""Releases: which index serves, and with which pipeline it was made."""
+"""Releases: which index serves, with which pipeline it was made, and what was decided about it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -14,7 +14,9 @@ from rag_platform import identity
 from rag_platform.ledger import schema
 from rag_platform.ledger.database import Database, batches
 
-_r = schema.releases
+_r, _d = schema.releases, schema.release_decisions
+
+Decision = Literal["promoted", "refused", "rolled_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,25 @@ class Release:
     promoted_at: float | None
     verified_state: str | None
     store: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseDecision:
+    """Why a release serves, or does not.
+
+    Attributes:
+        decision_id: the newest has the highest.
+        at: seconds since the epoch.
+        by: ``ingest``, ``gate`` or a person's ``cli``.
+        reasons: sentences for people.
+    """
+
+    decision_id: int
+    release_id: str
+    decision: Decision
+    at: float
+    by: str
+    reasons: tuple[str, ...]
 
 
 EMBEDDED_STORE = "lancedb"
@@ -95,11 +116,41 @@ class Releases:
         with self._db.read() as c:
             return [_release(r) for r in c.execute(sa.select(_r).order_by(_r.c.created_at))]
 
-    def promote(self, release_id: str) -> None:
-        """Let this release serve, in one transaction; the one that served becomes ``retired``."""
+    def promote(self, release_id: str, *, by: str, reasons: Sequence[str], rolled_back: str | None = None) -> None:
+        """Let this release serve, in one transaction with why; the one that served becomes ``retired``.
+
+        Args:
+            rolled_back: a release that shall not serve again unless somebody promotes it.
+        """
+        now = time.time()
         with self._db.write("promote") as c:
             c.execute(_r.update().where(_r.c.state == "serving", _r.c.release_id != release_id).values(state="retired"))
-            c.execute(_r.update().where(_r.c.release_id == release_id).values(state="serving", promoted_at=time.time()))
+            c.execute(_r.update().where(_r.c.release_id == release_id).values(state="serving", promoted_at=now))
+            if rolled_back is not None:
+                _decide(c, rolled_back, "rolled_back", now, by, reasons)
+            _decide(c, release_id, "promoted", now, by, reasons)
+
+    def refuse(self, release_id: str, *, by: str, reasons: Sequence[str]) -> bool:
+        """Keep why a release may not serve; False when just this was decided last."""
+        newest = self.decisions(release_id, limit=1)
+        if newest and (newest[0].decision, newest[0].reasons) == ("refused", tuple(reasons)):
+            return False
+        with self._db.write("refuse") as c:
+            _decide(c, release_id, "refused", time.time(), by, reasons)
+        return True
+
+    def decisions(self, release_id: str | None = None, *, limit: int = 100) -> Sequence[ReleaseDecision]:
+        """Return what was decided (about one release), the newest first."""
+        query = sa.select(_d).order_by(_d.c.decision_id.desc()).limit(limit)
+        if release_id is not None:
+            query = query.where(_d.c.release_id == release_id)
+        with self._db.read() as c:
+            return [
+                ReleaseDecision(
+                    r.decision_id, r.release_id, r.decision, r.at, r.decided_by, tuple(json.loads(r.reasons))
+                )
+                for r in c.execute(query)
+            ]
 
     def note_verified(self, release_id: str, state: str | None) -> None:
         """Remember the store's state token at which the index was last found equal to the ledger, or
@@ -139,6 +190,11 @@ class Releases:
         with self._db.write("reset_entries") as c:
             e = schema.index_entries
             c.execute(e.update().where(e.c.release_id == release_id, e.c.bucket.in_(buckets)).values(version_id=None))
+
+
+def _decide(c: sa.Connection, release_id: str, decision: Decision, at: float, by: str, reasons: Sequence[str]) -> None:
+    row = {"release_id": release_id, "decision": decision, "at": at, "decided_by": by}
+    c.execute(_d.insert().values(row | {"reasons": json.dumps(list(reasons), ensure_ascii=False)}))
 
 
 def _release(row: sa.Row[tuple[object, ...]]) -> Release:

@@ -13,7 +13,7 @@ import dataclasses
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -34,6 +34,7 @@ from rag_platform.query.passage import Passage
 from rag_platform.query.pipeline import Run
 from rag_platform.query.question import MAX_DEADLINE_S, Question
 from rag_platform.query.release_stores import ReleaseStores
+from rag_platform.query.retrieve import Legs
 from rag_platform.query.scope import scope
 from rag_platform.records import Hit, Principal
 from rag_platform.settings import Settings
@@ -70,6 +71,7 @@ class Outcome:
         answer: None when only retrieval was asked for.
         total_ms: wall time in milliseconds.
         usd: None when a price is unknown.
+        legs: what each leg found, best first; one that was not searched is absent.
     """
 
     hits: tuple[Hit, ...]
@@ -77,6 +79,7 @@ class Outcome:
     answer: Answer | None
     total_ms: float
     usd: float | None
+    legs: Legs = field(default_factory=dict)
 
 
 class OfflineQueries:
@@ -200,14 +203,14 @@ class OfflineQueries:
         async with self._run(question, clock) as run:
             answer = await run.answer()
         answer = msgspec.structs.replace(answer, timings_ms={**answer.timings_ms, "total": round(clock.elapsed_ms, 3)})
-        outcome = Outcome(tuple(run.hits), tuple(run.passages), answer, clock.elapsed_ms, answer.cost_usd)
+        outcome = Outcome(tuple(run.hits), tuple(run.passages), answer, clock.elapsed_ms, answer.cost_usd, run.legs)
         return outcome, _faults(run)
 
     async def _retrieve(self, question: Question) -> tuple[Outcome, Faults]:
         clock = _Unhurried(question.deadline_s or question.profile.deadline_s)
         async with self._run(question, clock) as run:
             found = await run.retrieve()
-        return Outcome(tuple(found.hits), (), None, clock.elapsed_ms, run.spending.usd), _faults(run)
+        return Outcome(tuple(found.hits), (), None, clock.elapsed_ms, run.spending.usd, found.legs), _faults(run)
 
     @contextlib.asynccontextmanager
     async def _run(self, question: Question, clock: Clock) -> AsyncIterator[Run]:

@@ -76,6 +76,7 @@ class Run:
         self.notes = Notes()
         self.spending = Spending(parts.prices)
         self.hits: list[Hit] = []
+        self.legs: Legs = {}
         self.passages: list[Passage] = []
         self._mode: Mode = "full"
 
@@ -92,6 +93,7 @@ class Run:
         if known is not None:
             return known
         found = await self._retrieve(await self._wordings(text, vector))
+        self.legs = found.legs
         if not found.hits:
             metrics.EMPTY_RETRIEVALS.inc()
             return self._finished(REFUSAL, [], refused=True)

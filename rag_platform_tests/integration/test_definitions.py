@@ -19,7 +19,11 @@ EXPECTED_GRAPH = {
         {"source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "keyword_replica"},
         0,
     ),
+    "evaluation_report": ({"vector_index", "keyword_replica"}, 0),
+    "index_release": ({"evaluation_report"}, 0),
+    "evaluation_samples": (set(), 0),
 }
+QUALITY = {"evaluation_report", "index_release", "evaluation_samples"}
 EXPECTED_CHECKS = {
     ("source_snapshots", "mass_change_guard", True),
     ("source_snapshots", "listings_complete", False),
@@ -29,6 +33,8 @@ EXPECTED_CHECKS = {
     ("vector_index", "index_matches_ledger", False),
     ("keyword_replica", "replica_follows_index", False),
     ("dead_letters", "dead_letter_share", False),
+    ("evaluation_report", "gate", True),
+    ("evaluation_report", "every_question_answered", False),
 }
 
 
@@ -54,12 +60,12 @@ def test_the_graph_is_what_it_was(definitions: dg.Definitions) -> None:
     assert checks == EXPECTED_CHECKS
     repository = definitions.get_repository_def()
     assert {j.name for j in repository.get_all_jobs() if not j.name.startswith("__")} == {
-        "ingest_sources", "replay_dead_letters", "rebuild_vector_index", "clean_up",
+        "ingest_sources", "replay_dead_letters", "rebuild_vector_index", "clean_up", "evaluate_serving", "report_regression",
     }  # fmt: skip
     assert {(s.name, s.cron_schedule) for s in repository.schedule_defs} == {
-        ("hourly_ingest_sources", "17 * * * *"), ("daily_clean_up", "43 3 * * *"),
+        ("hourly_ingest_sources", "17 * * * *"), ("daily_clean_up", "43 3 * * *"), ("weekly_evaluation", "23 4 * * 1"),
     }  # fmt: skip
-    assert {s.name for s in repository.sensor_defs} == {"source_changes"}
+    assert {s.name for s in repository.sensor_defs} == {"source_changes", "quality_regression"}
 
 
 def test_every_asset_explains_itself(definitions: dg.Definitions) -> None:
@@ -68,7 +74,8 @@ def test_every_asset_explains_itself(definitions: dg.Definitions) -> None:
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
         assert node.description and len(node.description) > 60, key
-        assert node.group_name == "ingestion" and node.owners and node.kinds, key
+        assert node.group_name == ("quality" if key.to_user_string() in QUALITY else "ingestion"), key
+        assert node.owners and node.kinds, key
 
 
 def test_loading_the_definitions_imports_no_heavy_library() -> None:

@@ -63,11 +63,34 @@ def test_one_release_serves(ledger: Ledger) -> None:
     assert ledger.releases.ensure("aa", PIPELINE, "lancedb") == a
     assert (a.state, a.pipeline, ledger.releases.serving()) == ("candidate", PIPELINE, None)
     for release in (a, b, a, a):
-        ledger.releases.promote(release.release_id)
+        ledger.releases.promote(release.release_id, by="cli", reasons=[])
         serving = [r for r in ledger.releases.all() if r.state == "serving"]
         assert [r.release_id for r in serving] == [release.release_id]
         assert serving == [ledger.releases.serving()]
     assert [r.state for r in ledger.releases.all()] == ["serving", "retired"]
+
+
+def test_decisions_are_kept_in_their_order(ledger: Ledger) -> None:
+    """The newest first, also after the release is gone; the same refusal twice is kept once; a rollback says of both
+    releases why."""
+    a, b = (ledger.releases.ensure(name, PIPELINE, "lancedb").release_id for name in ("aa", "bb"))
+    ledger.releases.promote(a, by="ingest", reasons=["the first"])
+    assert ledger.releases.refuse(b, by="gate", reasons=["recall_at_5 0.61 < 0.80", "mrr"])
+    assert not ledger.releases.refuse(b, by="gate", reasons=["recall_at_5 0.61 < 0.80", "mrr"])
+    ledger.releases.promote(b, by="cli", reasons=["forced"])
+    assert ledger.releases.refuse(b, by="gate", reasons=["mrr"])
+    ledger.releases.promote(a, by="cli", reasons=["wrong answers"], rolled_back=b)
+    ledger.releases.forget(b)
+    assert [(d.release_id, d.decision, d.by, d.reasons) for d in ledger.releases.decisions()] == [
+        (a, "promoted", "cli", ("wrong answers",)),
+        (b, "rolled_back", "cli", ("wrong answers",)),
+        (b, "refused", "gate", ("mrr",)),
+        (b, "promoted", "cli", ("forced",)),
+        (b, "refused", "gate", ("recall_at_5 0.61 < 0.80", "mrr")),
+        (a, "promoted", "ingest", ("the first",)),
+    ]
+    assert [d.decision for d in ledger.releases.decisions(a)] == ["promoted", "promoted"]
+    assert [d.release_id for d in ledger.releases.decisions(limit=1)] == [a]
 
 
 def test_reset_and_forget_a_release(ledger: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""Evaluations, their scores, what judges have spent, and decisions about releases, in the ledger."""
+"""Evaluations, their scores, and what judges have spent, in the ledger."""
 
 from __future__ import annotations
 
@@ -98,20 +98,6 @@ def test_what_judges_spend_adds_up_by_day(ledger: Ledger) -> None:
     ledger.evaluations.add_spend("2026-11-23", "large", usd=1.0, tokens=5, calls=2)
     ledger.evaluations.add_spend("2026-11-24", "large", usd=9.0, tokens=9)
     assert ledger.evaluations.judge_spend("2026-11-23") == Spend(4.75, 155, 17)
-
-
-def test_decisions_are_kept_in_their_order(ledger: Ledger) -> None:
-    """The newest first, those of the same second too; of one release, if that is asked for."""
-    ledger.evaluations.decide("r-1", "promoted", at=1.0, by="gate", reasons=())
-    ledger.evaluations.decide("r-2", "refused", at=2.0, by="gate", reasons=("recall_at_5 0.61 < 0.80", "mrr"))
-    ledger.evaluations.decide("r-1", "rolled_back", at=2.0, by="cli", reasons=("wrong answers",))
-    assert [(d.release_id, d.decision, d.by, d.reasons) for d in ledger.evaluations.decisions()] == [
-        ("r-1", "rolled_back", "cli", ("wrong answers",)),
-        ("r-2", "refused", "gate", ("recall_at_5 0.61 < 0.80", "mrr")),
-        ("r-1", "promoted", "gate", ()),
-    ]
-    assert [d.decision for d in ledger.evaluations.decisions("r-1")] == ["rolled_back", "promoted"]
-    assert [d.release_id for d in ledger.evaluations.decisions(limit=1)] == ["r-1"]
 
 
 def test_the_state_of_an_index_is_what_it_holds(ledger: Ledger) -> None:

@@ -6,6 +6,7 @@ import time
 
 from rag_platform import telemetry
 from rag_platform.ingestion.stages.audit import audit_index, audit_replica, repair
+from rag_platform.ingestion.stages.promote import drop_abandoned
 from rag_platform.ingestion.stages.replica import replica_of
 from rag_platform.ingestion.stages.snapshot import blob_key
 from rag_platform.ingestion.workbench import Workbench
@@ -20,6 +21,7 @@ def housekeeping(bench: Workbench) -> dict[str, int]:
     writes them again.
     """
     forgotten = _forget_old_questions(bench)  # first: no outage of a store may keep them longer
+    forgotten |= _forget_old_releases(bench)
     orphans = bench.segments.collect_garbage()
     merged = sum(bench.segments.compact(stage)["merged"] for stage in ("parse", "chunk", "embed"))
     blobs = _collect_blobs(bench)
@@ -52,6 +54,17 @@ def _forget_old_questions(bench: Workbench) -> dict[str, int]:
         "query_log_rows_deleted": bench.ledger.query_log.delete_before(before),
         "feedback_deleted": bench.ledger.feedback.delete_before(before),
     }
+
+
+def _forget_old_releases(bench: Workbench) -> dict[str, int]:
+    """Drop candidates that nobody came back for, and delete old evaluations."""
+    now, settings = time.time(), bench.settings
+    dropped = evaluations = 0
+    if settings.candidate_retention_days:
+        dropped = drop_abandoned(bench, now - settings.candidate_retention_days * 86_400)
+    if settings.evaluation_retention_days:
+        evaluations = bench.ledger.evaluations.delete_before(now - settings.evaluation_retention_days * 86_400)
+    return {"candidates_dropped": dropped, "evaluations_deleted": evaluations}
 
 
 def _collect_blobs(bench: Workbench) -> int:

@@ -32,7 +32,7 @@ def index(bench: Workbench, buckets: Collection[str], *, run_id: str) -> StageRe
     serving = bench.ledger.releases.serving()
     if serving is not None and serving.release_id != bench.release_id:
         report.outage = _bring_up_serving(bench, serving, buckets, run_id)
-    idle = _bring_up(bench, buckets, run_id, report)
+    idle = bring_up(bench, buckets, run_id, report)
     for bucket in buckets:
         settle(bench, bucket, idle[bucket] if bucket in idle else backlog(bench, bucket))
     return report
@@ -48,7 +48,7 @@ def _bring_up_serving(
     bench: Workbench, serving: Release, buckets: Collection[str], run_id: str
 ) -> DependencyError | None:
     try:
-        _bring_up(bench.of_release(serving), buckets, run_id, StageReport("index"))
+        bring_up(bench.of_release(serving), buckets, run_id, StageReport("index"))
     except DependencyError as e:
         if serving.store == bench.store_name:
             raise
@@ -60,8 +60,13 @@ def _bring_up_serving(
     return None
 
 
-def _bring_up(bench: Workbench, buckets: Collection[str], run_id: str, report: StageReport) -> Mapping[str, Backlog]:
-    """Bring the release's index up to the ledger; return the standing of the buckets without work."""
+def bring_up(bench: Workbench, buckets: Collection[str], run_id: str, report: StageReport) -> Mapping[str, Backlog]:
+    """Bring the index of this bench's release up to the ledger as far as its chunks and vectors are stored; return
+    the standing of the buckets without work.
+
+    Raises:
+        DependencyError: the vector store failed; unfinished documents stay dirty and are redone.
+    """
     plans = {bucket: _plan(bench, bucket) for bucket in buckets}
     total = sum(len(p.writes) + len(p.removals) for p in plans.values())
     done = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 
 from rag_platform import telemetry
 from rag_platform.errors import ConfigurationError, DependencyError, DependencyTimeout
@@ -19,30 +19,51 @@ KEEP_RETIRED_RELEASES = 1
 DROP_TIMEOUT_S = 30.0
 
 
-def finish(bench: Workbench, indexed: StageReport | None = None) -> str | None:
+def finish(bench: Workbench, indexed: StageReport | None = None, *, gated: bool = False) -> str | None:
     """Promote this pipeline's release when it may serve, and drop releases that nothing needs.
 
-    The first release serves at once, there is nothing better. A later one serves when it is ``complete``; until
-    then the old one goes on answering.
+    The first release serves at once, there is nothing better. A later one serves when it is ``ready``; until
+    then the old one goes on answering. One that was rolled back serves again only when somebody promotes it.
 
     Args:
         indexed: what the index stage did; its outage, that of a store that goes on serving, is raised.
+        gated: a later release is not promoted here even when it is ready: somebody above decides.
 
     Returns:
         The id of the release that serves.
     """
     releases = bench.ledger.releases
     serving = releases.serving()
-    release = bench.release
-    if serving is None or serving.release_id != release.release_id:
-        if serving is None or (complete(bench) and not audit_index(bench).wrong):
-            ensure(bench, index_of(bench))
-            releases.promote(release.release_id)
-        elif indexed is not None and indexed.outage is not None:
+    if serving is None:
+        ensure(bench, index_of(bench))
+        releases.promote(bench.release.release_id, by="ingest", reasons=["the first release"])
+    elif serving.release_id != bench.release.release_id:
+        may_serve = not rolled_back(bench) and ready(bench)
+        if may_serve and not gated:
+            releases.promote(bench.release.release_id, by="ingest", reasons=["complete; no gate asked for more"])
+        elif not may_serve and indexed is not None and indexed.outage is not None:
             raise indexed.outage
     drop_retired(bench)
     now = releases.serving()
     return None if now is None else now.release_id
+
+
+def ready(bench: Workbench) -> bool:
+    """Whether this pipeline's release could serve: it is ``complete``, and its index holds what the ledger says.
+
+    Raises:
+        DependencyError: the store failed.
+    """
+    if not complete(bench) or audit_index(bench).wrong:
+        return False
+    ensure(bench, index_of(bench))
+    return True
+
+
+def rolled_back(bench: Workbench) -> bool:
+    """Whether the last that was decided about this pipeline's release is that it shall not serve."""
+    newest = bench.ledger.releases.decisions(bench.release_id, limit=1)
+    return bool(newest) and newest[0].decision == "rolled_back"
 
 
 def complete(bench: Workbench) -> bool:
@@ -66,8 +87,23 @@ def drop_retired(bench: Workbench) -> list[str]:
         key=lambda r: r.promoted_at or 0.0,
         reverse=True,
     )
+    return _drop_all(bench, retired[KEEP_RETIRED_RELEASES:])
+
+
+def drop_abandoned(bench: Workbench, before: float) -> int:
+    """Drop releases that never served, that were made before a time (seconds since the epoch), and that this pipeline
+    does not make; return how many."""
+    abandoned = [
+        r
+        for r in bench.ledger.releases.all()
+        if r.state == "candidate" and r.release_id != bench.release_id and r.created_at < before
+    ]
+    return len(abandoned) - len(_drop_all(bench, abandoned))
+
+
+def _drop_all(bench: Workbench, releases: Sequence[Release]) -> list[str]:
     left: list[str] = []
-    for old in retired[KEEP_RETIRED_RELEASES:]:
+    for old in releases:
         try:
             _drop(bench, old)
         except (DependencyError, ConfigurationError):
