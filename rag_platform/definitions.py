@@ -10,11 +10,13 @@ from rag_platform.assets.evaluation_samples import evaluation_samples
 from rag_platform.assets.index_release import index_release
 from rag_platform.assets.keyword_replica import keyword_replica
 from rag_platform.assets.parsed_documents import parsed_documents
+from rag_platform.assets.query_log import query_log
 from rag_platform.assets.source_snapshots import source_snapshots, sources_fresh
 from rag_platform.assets.vector_index import vector_index
 from rag_platform.jobs import (
     clean_up,
     evaluate_serving,
+    export_query_log,
     ingest_sources,
     rebuild_vector_index,
     replay_dead_letters,
@@ -27,13 +29,21 @@ from rag_platform.settings import Settings
 
 assets = [
     source_snapshots, parsed_documents, chunks, embeddings, vector_index, keyword_replica, dead_letters,
-    evaluation_report, index_release, evaluation_samples,
+    evaluation_report, index_release, evaluation_samples, query_log,
 ]  # fmt: skip
 
 defs = dg.Definitions(
     assets=assets,
     asset_checks=[sources_fresh],
-    jobs=[ingest_sources, replay_dead_letters, rebuild_vector_index, evaluate_serving, report_regression, clean_up],
+    jobs=[
+        ingest_sources,
+        replay_dead_letters,
+        rebuild_vector_index,
+        evaluate_serving,
+        report_regression,
+        export_query_log,
+        clean_up,
+    ],
     schedules=schedules,
     sensors=sensors,
     resources=platform_resources(Settings.from_env()),

@@ -49,6 +49,13 @@ evaluate_serving = dg.define_asset_job(
     "week's answers.",
 )
 
+export_query_log = dg.define_asset_job(
+    "export_query_log",
+    selection=dg.AssetSelection.assets("query_log"),
+    executor_def=dg.in_process_executor,
+    description="Write the questions of one day as Parquet, without texts.",
+)
+
 MAX_WAITING_RUNS = 1000
 TO_BEGIN = (dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING)
 

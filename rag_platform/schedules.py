@@ -1,9 +1,11 @@
 """Schedules: the fallback for what the sensor may miss, and what is due by the clock."""
 
+from datetime import UTC, timedelta
+
 import dagster as dg
 
 from rag_platform.ingestion import source_catalog
-from rag_platform.jobs import clean_up, evaluate_serving, ingest_sources, waits_in_queue
+from rag_platform.jobs import clean_up, evaluate_serving, export_query_log, ingest_sources, waits_in_queue
 from rag_platform.partitions import all_ranges, range_tags
 from rag_platform.records import SourceSpec
 from rag_platform.settings import Settings
@@ -49,6 +51,17 @@ def weekly_evaluation(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest()
 
 
+@dg.schedule(
+    job=export_query_log,
+    cron_schedule="7 1 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Yesterday's questions as Parquet.",
+)
+def daily_query_log(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    yesterday = context.scheduled_execution_time.astimezone(UTC) - timedelta(days=1)
+    return dg.RunRequest(partition_key=yesterday.strftime("%Y-%m-%d"))
+
+
 def _source_schedule(name: str, cron: str) -> dg.ScheduleDefinition:
     @dg.schedule(
         job=ingest_sources,
@@ -72,5 +85,6 @@ schedules = [
     hourly_ingest_sources,
     daily_clean_up,
     weekly_evaluation,
+    daily_query_log,
     *(_source_schedule(s.name, s.schedule or "") for s in _scheduled_sources()),
 ]

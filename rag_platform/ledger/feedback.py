@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from rag_platform import identity
 from rag_platform.ledger import schema
-from rag_platform.ledger.database import Database
+from rag_platform.ledger.database import Database, batches
 from rag_platform.ledger.query_log import delete_before, storable
 
 _f = schema.feedback
@@ -74,6 +75,13 @@ class FeedbackTable:
     def of_request(self, request_id: str) -> list[FeedbackRow]:
         """Return the thumbs for one answer, the oldest first."""
         return self._list(sa.select(_f).where(_f.c.request_id == request_id).order_by(_f.c.at, _f.c.key_id))
+
+    def of_requests(self, request_ids: Collection[str]) -> list[FeedbackRow]:
+        """Return the thumbs for these answers, the oldest first."""
+        found: list[FeedbackRow] = []
+        for some in batches(request_ids):
+            found += self._list(sa.select(_f).where(_f.c.request_id.in_(some)))
+        return sorted(found, key=lambda r: (r.at, r.key_id or ""))
 
     def since(self, at: float, *, limit: int = 1000) -> list[FeedbackRow]:
         """Return the newest ``limit`` thumbs from ``at`` on, the newest first."""

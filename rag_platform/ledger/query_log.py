@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -98,6 +98,23 @@ class QueryLogTable:
         query = sa.select(_q).where(_q.c.at >= at).order_by(_q.c.at.desc(), _q.c.request_id).limit(limit)
         with self._db.read() as c:
             return [_from_row(r) for r in c.execute(query)]
+
+    def between(self, since: float, until: float, *, page: int = 5000) -> Iterator[list[QueryLogRow]]:
+        """Yield the rows of ``[since, until)``, the oldest first, page by page; each page is one short transaction."""
+        last: tuple[float, str] | None = None
+        while True:
+            query = (
+                sa.select(_q).where(_q.c.at >= since, _q.c.at < until).order_by(_q.c.at, _q.c.request_id).limit(page)
+            )
+            if last is not None:
+                query = query.where(sa.or_(_q.c.at > last[0], sa.and_(_q.c.at == last[0], _q.c.request_id > last[1])))
+            with self._db.read() as c:
+                rows = [_from_row(r) for r in c.execute(query)]
+            if rows:
+                yield rows
+            if len(rows) < page:
+                return
+            last = rows[-1].at, rows[-1].request_id
 
     def delete_before(self, at: float) -> int:
         """Delete rows older than ``at``; return how many."""

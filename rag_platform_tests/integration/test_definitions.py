@@ -23,7 +23,7 @@ EXPECTED_GRAPH = {
     "index_release": ({"evaluation_report"}, 0),
     "evaluation_samples": (set(), 0),
 }
-QUALITY = {"evaluation_report", "index_release", "evaluation_samples"}
+QUALITY = {"query_log", "evaluation_report", "index_release", "evaluation_samples"}
 EXPECTED_CHECKS = {
     ("source_snapshots", "mass_change_guard", True),
     ("source_snapshots", "listings_complete", False),
@@ -55,15 +55,18 @@ def test_the_graph_is_what_it_was(definitions: dg.Definitions) -> None:
         )
         for key in graph.get_all_asset_keys()
     }
+    assert assets.pop("query_log")[1] > 300, "a partition a day"
     assert assets == EXPECTED_GRAPH
     checks = {(k.asset_key.to_user_string(), k.name, graph.get_check_spec(k).blocking) for k in graph.asset_check_keys}
     assert checks == EXPECTED_CHECKS
     repository = definitions.get_repository_def()
     assert {j.name for j in repository.get_all_jobs() if not j.name.startswith("__")} == {
         "ingest_sources", "replay_dead_letters", "rebuild_vector_index", "clean_up", "evaluate_serving", "report_regression",
+        "export_query_log",
     }  # fmt: skip
     assert {(s.name, s.cron_schedule) for s in repository.schedule_defs} == {
         ("hourly_ingest_sources", "17 * * * *"), ("daily_clean_up", "43 3 * * *"), ("weekly_evaluation", "23 4 * * 1"),
+        ("daily_query_log", "7 1 * * *"),
     }  # fmt: skip
     assert {s.name for s in repository.sensor_defs} == {"source_changes", "quality_regression"}
 

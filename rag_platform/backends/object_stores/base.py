@@ -20,7 +20,7 @@ class ObjectStore(Protocol):
     """Keys are relative POSIX paths. A reader sees an object whole or not at all."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Store ``data``. Overwrites; the same key always holds the same bytes in this platform."""
+        """Store ``data``. Overwrites."""
         ...
 
     def get(self, key: str) -> bytes:
