@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rag_platform import telemetry
-from rag_platform.commands import console, release_diff
+from rag_platform.commands import console, release_compare, release_diff
 from rag_platform.commands.release_choice import SHOWN, find, newest_evaluations
 from rag_platform.evaluation import promotion
 from rag_platform.ingestion.workbench import Workbench
@@ -17,6 +17,7 @@ from rag_platform.ledger.releases import Release, ReleaseDecision
 
 app = typer.Typer(no_args_is_help=True, help="Releases of the index: which one serves, and why.")
 app.command("diff")(release_diff.diff)
+app.command("compare")(release_compare.compare)
 
 RELEASE = typer.Argument(help="A release by its id, or the beginning of it; see `rag release list`.")
 
