@@ -17,7 +17,7 @@ from rag_platform.backends.open_stores import needs_replica
 from rag_platform.backends.sources import open_source
 from rag_platform.commands import console
 from rag_platform.commands.dagster_home import check_storage
-from rag_platform.errors import RagError
+from rag_platform.errors import ConfigurationError, RagError
 from rag_platform.ingestion.source_registry import registered_sources
 from rag_platform.ingestion.stages.audit import IndexAudit, audit_index, audit_replica, repair
 from rag_platform.ingestion.stages.exchange import Target
@@ -25,6 +25,7 @@ from rag_platform.ingestion.stages.replica import lagging, replica_of
 from rag_platform.ingestion.stages.stored import forget_lost, lost_segments
 from rag_platform.ingestion.store_choice import disagreement
 from rag_platform.ingestion.workbench import Workbench
+from rag_platform.query.embedders import embedder_of, fingerprint_of
 from rag_platform.settings import Settings
 
 MIN_FREE_BYTES = 2 * 1024**3
@@ -196,6 +197,27 @@ def _embedder(bench: Workbench) -> Iterator[Finding]:
     yield Finding("embedder", "ok", f"{spec.name}: {spec.model}, {spec.dimensions} dimensions")
 
 
+def _serving_embedder(bench: Workbench) -> Iterator[Finding]:
+    serving = bench.ledger.releases.serving()
+    if serving is None or fingerprint_of(serving) == bench.embedder.spec.fingerprint:
+        return
+    try:
+        embedder = embedder_of(serving, bench.settings)
+    except ConfigurationError as e:
+        yield Finding("serving embedder", "failed", str(e), "until then questions are answered by words alone")
+        return
+    try:
+        bench.run(embedder.ping())
+    finally:
+        bench.run(embedder.aclose())
+    spec = embedder.spec
+    yield Finding(
+        "serving embedder",
+        "ok",
+        f"questions are embedded by {spec.name}: {spec.model}, {spec.dimensions} dimensions, as {serving.release_id} was",
+    )
+
+
 def _parsers(bench: Workbench) -> Iterator[Finding]:
     from rag_platform.ingestion.parse import ParserPool
 
@@ -274,6 +296,7 @@ CHECKS: dict[str, Check] = {
     "serving release": _serving,
     "keyword replica": _replica,
     "embedder": _embedder,
+    "serving embedder": _serving_embedder,
     "parsers": _parsers,
     "helpers": _helpers,
     "dagster": _dagster,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from rag_platform import backends, identity
 from rag_platform.backends.embedders.base import Embedder, EmbedderSpec
+from rag_platform.backends.embedders.recorded import recorded
 from rag_platform.backends.object_stores import open_object_store
 from rag_platform.backends.object_stores.base import ObjectStore
 from rag_platform.backends.open_stores import OpenStores
@@ -22,7 +23,7 @@ from rag_platform.backends.vector_stores.base import VectorStore
 from rag_platform.ingestion.pipeline import PipelineSpec
 from rag_platform.ingestion.segments import SegmentStore
 from rag_platform.ledger import Ledger, open_ledger
-from rag_platform.ledger.releases import Release, release_id
+from rag_platform.ledger.releases import EMBEDDER_SETTINGS, Release, release_id
 from rag_platform.settings import Settings
 
 T = TypeVar("T")
@@ -74,7 +75,13 @@ class Workbench:
         from rag_platform.ingestion.parse import parser_fingerprint
 
         spec = self.embedder.spec
-        return PipelineSpec(parser_fingerprint(self.parse_limits), chunker_fingerprint(self.settings, spec), spec)
+        return PipelineSpec(
+            parser_fingerprint(self.parse_limits),
+            chunker_fingerprint(self.settings, spec),
+            spec,
+            # An embedder that the settings do not name was not set up by them.
+            recorded(self.settings) if spec.name == self.settings.embedder else {},
+        )
 
     @cached_property
     def parse_limits(self) -> Any:
@@ -118,7 +125,10 @@ class Workbench:
         view = self._view()
         made_by = release.pipeline
         view.__dict__["pipeline"] = PipelineSpec(
-            made_by["parser"], made_by["chunker"], EmbedderSpec(**made_by["embedder"])
+            made_by["parser"],
+            made_by["chunker"],
+            EmbedderSpec(**made_by["embedder"]),
+            made_by.get(EMBEDDER_SETTINGS, {}),
         )
         view.store_name = release.store
         return view

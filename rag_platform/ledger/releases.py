@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -54,6 +54,9 @@ class ReleaseDecision:
     reasons: tuple[str, ...]
 
 
+EMBEDDER_SETTINGS = "embedder_settings"
+"""Where in ``Release.pipeline`` it says how the embedder was set up. Releases of earlier versions do not say it."""
+
 EMBEDDED_STORE = "lancedb"
 """The store of the releases whose id does not name one: they are older than the choice."""
 
@@ -77,7 +80,8 @@ class Releases:
         self._db = database
 
     def ensure(self, fingerprint: str, pipeline: Mapping[str, Any], store: str) -> Release:
-        """Return the release of this pipeline in this store, created as a candidate when it is new."""
+        """Return the release of this pipeline in this store, created as a candidate when it is new. Of one that is
+        there already, only how its embedder is set up is brought up to date: a server moves, the model stays."""
         name = release_id(fingerprint, store)
         found = self.get(name)
         if found is None:
@@ -99,6 +103,11 @@ class Releases:
                 )
             found = self.get(name)
             assert found is not None
+        elif pipeline.get(EMBEDDER_SETTINGS) not in (None, found.pipeline.get(EMBEDDER_SETTINGS)):
+            found = replace(found, pipeline={**found.pipeline, EMBEDDER_SETTINGS: pipeline[EMBEDDER_SETTINGS]})
+            with self._db.write("release") as c:
+                described = json.dumps(dict(found.pipeline), sort_keys=True)
+                c.execute(_r.update().where(_r.c.release_id == name).values(pipeline=described))
         return found
 
     def get(self, release_id: str) -> Release | None:

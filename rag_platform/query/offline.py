@@ -103,7 +103,7 @@ class OfflineQueries:
         no_cache = AnswerCache(None, None, freshness, self._settings)
         embedder: Embedder = embedder_of(release, settings)
         self._parts = open_parts(self._settings, no_cache, Tracing.off, embedder=embedder, failures=NEVER)
-        self._fingerprints = fingerprints(self._parts)
+        self._fingerprints = fingerprints(self._parts, release)
 
     @property
     def fingerprints(self) -> tuple[str, ...]:

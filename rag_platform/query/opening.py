@@ -17,7 +17,9 @@ from rag_platform.backends.rerankers.base import Reranker
 from rag_platform.backends.rerankers.fallback import FallbackReranker
 from rag_platform.backends.rerankers.guarded import GuardedReranker
 from rag_platform.backends.token_encoder import TokenEncoder
+from rag_platform.ledger.releases import Release
 from rag_platform.query.cache import AnswerCache
+from rag_platform.query.embedders import embedder_guard, fingerprint_of
 from rag_platform.query.extract import Extractor
 from rag_platform.query.pipeline import Parts
 from rag_platform.query.prompts import PROMPT_VERSION
@@ -30,12 +32,12 @@ def open_parts(
     cache: AnswerCache,
     tracing: Tracing,
     *,
-    embedder: Embedder | None = None,
+    embedder: Embedder,
     failures: int = BREAKER_FAILURES,
 ) -> Parts:
     """
     Args:
-        embedder: instead of the one that the settings name.
+        embedder: of the release that is asked.
         failures: in a row, after which a dependency is not called for a while.
 
     Raises:
@@ -44,7 +46,7 @@ def open_parts(
     encoder = TokenEncoder(settings)
     return Parts(
         settings=settings,
-        embedder=embedder or backends.load("embedders", settings.embedder).build(settings),
+        embedder=embedder,
         encoder=encoder,
         extractor=Extractor(encoder),
         llm=_llm(settings, failures),
@@ -55,7 +57,7 @@ def open_parts(
         replica_guard=Guard(
             "keyword_replica", concurrency=8 * settings.cores, failures=failures, pause_s=1.0, attempts=1
         ),
-        embedder_guard=Guard("embedder", concurrency=8 * settings.cores, failures=failures, pause_s=1.0, attempts=1),
+        embedder_guard=embedder_guard(settings, failures),
     )
 
 
@@ -67,14 +69,15 @@ def open_cache(settings: Settings) -> Cache | None:
     return built
 
 
-def fingerprints(parts: Parts) -> tuple[str, str, str, str]:
-    """What of the models makes an answer another one, for ``scope``: generator, reranker, prompt, retrieval."""
+def fingerprints(parts: Parts, release: Release) -> tuple[str, str, str, str]:
+    """What of the models makes an answer from this release another one, for ``scope``: generator, reranker, prompt,
+    retrieval."""
     llm, reranker, s = parts.llm, parts.reranker, parts.settings
     return (
         "extractive" if llm is None else llm.spec.fingerprint,
         "none" if reranker is None else reranker.spec.fingerprint,
         PROMPT_VERSION,
-        f"{parts.embedder.spec.fingerprint}:{s.fusion}:{s.fusion_vector_weight}",
+        f"{fingerprint_of(release)}:{s.fusion}:{s.fusion_vector_weight}",
     )
 
 

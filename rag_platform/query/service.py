@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import msgspec
 
 from rag_platform import identity, metrics, semconv
+from rag_platform.backends.embedders.base import Embedder
 from rag_platform.backends.vector_stores.base import VectorStore
 from rag_platform.errors import DependencyError, DependencyTimeout, RagError
 from rag_platform.ledger import Ledger, open_ledger
@@ -33,9 +34,10 @@ from rag_platform.query.flights import Flights
 from rag_platform.query.freshness import Freshness
 from rag_platform.query.log import QueryLog
 from rag_platform.query.opening import fingerprints, open_cache, open_parts
-from rag_platform.query.pipeline import Run
+from rag_platform.query.pipeline import Parts, Run
 from rag_platform.query.question import Question
 from rag_platform.query.readiness import PING_TIMEOUT_S, Check, Readiness
+from rag_platform.query.release_embedders import ReleaseEmbedders
 from rag_platform.query.release_stores import ReleaseIndex, ReleaseStores
 from rag_platform.query.releases import ReleaseWatch
 from rag_platform.query.retrieve import Retrieval
@@ -72,6 +74,7 @@ class QueryService:
         ledger: theirs, where the caller has opened it; closed with the service.
         document_text: looks up whole documents for ``citation``; without it a citation shows its chunk alone.
         stores: vector stores of the caller's, by name, beside those that names in releases mean.
+        embedder: one of the caller's, for the releases that it fits.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class QueryService:
         ledger: Ledger | None = None,
         document_text: DocumentText | None = None,
         stores: Mapping[str, VectorStore] | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         self.settings = settings
         self.ledger = ledger or open_ledger(settings, lazy=True)
@@ -89,13 +93,14 @@ class QueryService:
         self._document_text = document_text
         versions = Freshness(self.ledger, timeout_s=REPLICA_CHECK_S).versions
         self._stores = ReleaseStores(settings, versions, stores)
-        self._releases = ReleaseWatch(self.ledger, settings.release_poll_s, self._stores.switch)
+        self._embedders = ReleaseEmbedders(settings, embedder)
+        self._releases = ReleaseWatch(self.ledger, settings.release_poll_s, self._switch)
         self._flights: Flights[Event] = Flights()
         self._cache = open_cache(settings)
         self._cache_guard = None if self._cache is None else CacheGuard(self._cache)
         answers = AnswerCache(self._cache, self._cache_guard, Freshness(self.ledger), settings)
-        self._parts = open_parts(settings, answers, Tracing.from_settings(settings))
-        self._fingerprints = fingerprints(self._parts)
+        # What embeds is chosen for each question, by its release: see ``_using``.
+        self._parts = open_parts(settings, answers, Tracing.from_settings(settings), embedder=self._embedders.named)
         self._readiness = Readiness(self._checks)
         self._warming: asyncio.Task[None] | None = None
 
@@ -109,7 +114,7 @@ class QueryService:
 
     async def _warm_up(self) -> None:
         p = self._parts
-        checks: list[Awaitable[Any]] = [p.embedder.ping(), self._warm_store(), p.encoder.encode(["warm up"])]
+        checks: list[Awaitable[Any]] = [self._warm_release(), p.encoder.encode(["warm up"])]
         checks += [part.ping() for part in (p.reranker, p.llm) if part is not None]
         if p.llm is not None:
             checks.append(asyncio.to_thread(p.prices.load))
@@ -117,10 +122,15 @@ class QueryService:
             async with asyncio.timeout(WARM_UP_S):
                 await asyncio.gather(*checks, return_exceptions=True)  # what fails here is said by ``ready``
 
-    async def _warm_store(self) -> None:
+    async def _warm_release(self) -> None:
         with contextlib.suppress(RagError):
             await self._releases.serving(WARM_UP_S)
-        await self._stores.warm_up()
+        await asyncio.gather(self._stores.warm_up(), self._embedders.warm_up())
+
+    async def _switch(self, before: Release | None, release: Release) -> None:
+        await self._embedders.prepare(before, release)
+        await self._stores.switch(before, release)
+        self._embedders.switch(release)
 
     async def _warm(self, clock: Clock) -> None:
         """Wait for the warm-up, for at most half of the question's time."""
@@ -138,7 +148,7 @@ class QueryService:
         await self._flights.aclose()
         if self._cache_guard is not None:
             await self._cache_guard.aclose()
-        closing = [p.embedder, self._stores, p.encoder, p.llm, p.reranker, self._cache]
+        closing = [self._embedders, self._stores, p.encoder, p.llm, p.reranker, self._cache]
         async with asyncio.TaskGroup() as group:
             for part in closing:
                 if part is not None:
@@ -221,8 +231,8 @@ class QueryService:
         led: list[Run] = []
 
         async def work(events: Emit) -> None:
-            with self._stores.use(release) as index:
-                run = Run(self._parts, q, index, where, clock, events)
+            with self._using(release) as (parts, index):
+                run = Run(parts, q, index, where, clock, events)
                 led.append(run)
                 events(Final(await run.answer()))
 
@@ -233,6 +243,12 @@ class QueryService:
                     return self._own(event.answer, q), (led[0] if led else None)
                 emit(event)
         raise Unanswerable("the question was given up")
+
+    @contextlib.contextmanager
+    def _using(self, release: Release) -> Iterator[tuple[Parts, ReleaseIndex]]:
+        """What answers from this release are made with, held open during the block."""
+        with self._embedders.use(release) as opened, self._stores.use(release) as index:
+            yield dataclasses.replace(self._parts, embedder=opened.embedder, embedder_guard=opened.guard), index
 
     @staticmethod
     def _own(answer: Answer, q: Question) -> Answer:
@@ -251,8 +267,8 @@ class QueryService:
         async with _within(clock):
             await self._warm(clock)
             release = await self._release(clock)
-            with self._stores.use(release) as index:
-                run = Run(self._parts, question, index, self._scope(question, release), clock, lambda _: None)
+            with self._using(release) as (parts, index):
+                run = Run(parts, question, index, self._scope(question, release), clock, lambda _: None)
                 found = await run.retrieve()
         timings = {**clock.timings_ms, "total": round(clock.elapsed_ms, 3)}
         self.query_log.use(question.key_id, tokens=run.spending.usage.embedding_tokens, usd=run.spending.usd or 0.0)
@@ -321,7 +337,7 @@ class QueryService:
             "ledger": lambda: self._in_ledger(self.ledger.releases.serving),
             "release": lambda: self._release(Clock(PING_TIMEOUT_S)),
             "vector_store": self._stores.ping,
-            "embedder": p.embedder.ping,
+            "embedder": self._embedders.ping,
         } | {name: part.ping for name, part in optional.items() if part is not None}
 
     async def _in_ledger(self, work: Callable[[], T]) -> T:
@@ -343,7 +359,7 @@ class QueryService:
         return release
 
     def _scope(self, question: Question, release: Release) -> str:
-        return scope(question, release.release_id, self._fingerprints)
+        return scope(question, release.release_id, fingerprints(self._parts, release))
 
 
 def _deadline(question: Question) -> float:

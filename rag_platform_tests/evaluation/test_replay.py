@@ -23,6 +23,7 @@ from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.query_log import QueryLogRow
 from rag_platform.ledger.releases import Release
 from rag_platform_tests import harness
+from rag_platform_tests.backends.server_store import ServerStore
 from rag_platform_tests.evaluation.corpora import CASES, ingested
 
 SALARY = "Where does the salary band of a senior engineer start?"
@@ -182,12 +183,14 @@ def test_it_leaves_no_trace(bench: Workbench) -> None:
 
 
 def test_an_outage_ends_it(bench: Workbench) -> None:
-    """A release whose store is away is no change of its answers, but an error."""
+    """A store that is away is no change of the answers, but an error."""
     log(bench, ("a", CASES[0].question, ("public",)))
-    first, second = both(bench)
-    gone = replace(second, index_name="chunks_gone")
+    store = ServerStore(bench.store)
+    store.away = True
+    settings = replace(bench.settings, keyword_replica_url="none")
+    questions = select(bench.ledger, 0.0, 10).questions
     with pytest.raises(DependencyError):
-        run(bench, first, gone)
+        asyncio.run(replay(settings, bench.ledger, *both(bench), questions, stores={"lancedb": store}))
 
 
 def test_the_command_shows_the_most_changed_side_by_side(bench: Workbench, home: Path) -> None:

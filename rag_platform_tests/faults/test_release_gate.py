@@ -155,7 +155,6 @@ def test_the_gate_decides_under_load(tmp_path: Path) -> None:
 
         rag = Rag(home, environment)
         ingest(0)
-        rag("evaluate", timeout=300)  # TEMP
         [first] = [r["release_id"] for r in rag.json("release", "list")]
         with Platform(home, {}, {"RAG_HOME": str(home), **environment}).serving() as api:
             api.until_full(questions()[0].question, deadline_s=20, use_cache=False)

@@ -216,7 +216,7 @@ def _settings_classes() -> Iterator[tuple[str, type]]:
     yield "RAG_", Settings
     package = ROOT / "rag_platform"
     for path in sorted((package / "backends").rglob("*.py")):
-        found = re.search(r'(?:vendor\(Settings, |prefix: str = )"(RAG_\w+_)"', path.read_text("utf-8"))
+        found = re.search(r'(?:vendor\(Settings, |prefix: str = |PREFIX = )"(RAG_\w+_)"', path.read_text("utf-8"))
         if found:
             module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             yield found[1], importlib.import_module(module).Settings

@@ -95,7 +95,7 @@ def test_the_ui_shows_the_run_and_the_sensor_ingests_a_change(rag: Rag, ui: str,
     shown = {n["assetKey"]["path"][-1]: n["assetMaterializations"] for n in nodes}
     assert set(shown) == {
         "source_snapshots", "parsed_documents", "chunks", "embeddings", "vector_index", "keyword_replica",
-        "dead_letters",
+        "dead_letters", "query_log", "evaluation_samples", "evaluation_report", "index_release",
     }  # fmt: skip
     by_command = rag.json("status")["last_run"]["run_id"]
     assert shown["vector_index"][0]["runId"] == by_command

@@ -216,21 +216,6 @@ def test_every_mode_retrieves_and_answers(home: Settings, mode: Any) -> None:
     assert using(home, lambda s: s.answer(question)).mode == "full"
 
 
-def test_an_index_of_another_embedder_is_searched_by_words_and_that_is_said(home: Settings) -> None:
-    """Vectors of two models are never compared."""
-    other = Settings.from_env(
-        {
-            "RAG_HOME": str(home.root),
-            "RAG_EMBEDDER": "openai_compatible",
-            "RAG_OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
-            "RAG_RERANKER": "none",
-        }
-    )
-    answer = using(other, lambda s: s.answer(asked("How often is the signing key rotated?")))
-    assert answer.mode == "keyword_only" and "every 90 days" in answer.answer
-    assert [(d.stage, d.reason) for d in answer.degraded] == [("embed", "embedder_mismatch")]
-
-
 def test_without_an_index_nothing_is_invented(tmp_path: Path) -> None:
     """An empty home is a clear refusal to answer."""
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Float32 = np.ndarray[Any, np.dtype[np.float32]]
 
 NAME = "onnx_minilm"
+PREFIX = "RAG_ONNX_"
 _DEPENDENCY = f"embedder:{NAME}"
 
 
@@ -54,7 +55,7 @@ class OnnxMiniLMEmbedder:
     """
 
     def __init__(self, settings: PlatformSettings) -> None:
-        self._own = settings.vendor(Settings, "RAG_ONNX_")
+        self._own = settings.vendor(Settings, PREFIX)
         folder = self._own.model_dir
         if folder is None:
             self._sessions = packaged_sessions(settings)

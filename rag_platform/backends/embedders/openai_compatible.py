@@ -27,6 +27,7 @@ from rag_platform.settings import Settings as PlatformSettings
 from rag_platform.settings import setting
 
 NAME = "openai_compatible"
+PREFIX = "RAG_OPENAI_"
 _DEPENDENCY = f"embedder:{NAME}"
 
 _USD_PER_MILLION_TOKENS = {
@@ -147,7 +148,7 @@ class OpenAICompatibleEmbedder:
         except TimeoutError as e:
             raise DependencyTimeout(_DEPENDENCY, "no answer in time") from e
         except Exception as e:
-            ours = mapped(e, _DEPENDENCY, "RAG_OPENAI_", _refused)
+            ours = mapped(e, _DEPENDENCY, PREFIX, _refused)
             if ours is e:
                 raise
             raise ours from e
@@ -192,7 +193,7 @@ def build(settings: PlatformSettings) -> ResilientEmbedder:
     Raises:
         ConfigurationError: a value makes no sense, or there is no key for OpenAI's own service.
     """
-    own = settings.vendor(Settings, "RAG_OPENAI_")
+    own = settings.vendor(Settings, PREFIX)
     own.validate()
     api_key = own.api_key or settings.environ.get("OPENAI_API_KEY")
     if not api_key:
