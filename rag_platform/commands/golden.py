@@ -9,21 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from rag_platform.commands import console
+from rag_platform.commands.golden_add import EXIT_NOT_FOUND, add, finding_as_json, sentence
 from rag_platform.commands.golden_import import import_set
+from rag_platform.commands.golden_review import review
 from rag_platform.errors import ConfigurationError
 from rag_platform.evaluation import golden as golden_file
 from rag_platform.evaluation.corpus import SpanFinding, check_spans
-from rag_platform.evaluation.golden import GoldenCase, GoldenSet, GoldSpan, checked, golden_sets, new_case_id, set_path
+from rag_platform.evaluation.golden import GoldenSet, golden_sets, set_path
 from rag_platform.ingestion.workbench import Workbench
-from rag_platform.records import DEFAULT_TENANT, PUBLIC_GROUP
 from rag_platform.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Golden sets: the questions that a release must answer before it serves.")
 
+app.command("add")(add)
 app.command("import")(import_set)
-
-EXIT_NOT_FOUND = 3
-"""A quote is not where a golden set says."""
+app.command("review")(review)
 
 
 @app.command("list")
@@ -62,72 +62,6 @@ def list_sets(
         )
 
 
-@app.command("add")
-@console.handles_errors
-def add(
-    question: Annotated[str, typer.Argument(help="The question, as a reader would ask it.")],
-    answer: Annotated[str | None, typer.Option(help="The reference answer, as short as it can be.")] = None,
-    span: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URI::QUOTE", help="Document and words of it that must be found; may be repeated: all are needed."
-        ),
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="Source of the spans; default: any with such a document.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Label, to see results by; may be repeated.")] = None,
-    must_refuse: Annotated[
-        bool, typer.Option("--must-refuse", help="Nothing that this reader may see answers it.")
-    ] = False,
-    tenant: Annotated[str, typer.Option(help="Tenant of the reader who asks.")] = DEFAULT_TENANT,
-    group: Annotated[
-        list[str] | None, typer.Option(help="Group of the reader; may be repeated. Everybody is in public.")
-    ] = None,
-    set_name: Annotated[str, typer.Option("--set", help="The set; it is made when it is missing.")] = "golden",
-    case_id: Annotated[str | None, typer.Option("--id", help="Id of the case; default: made of the question.")] = None,
-    unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Do not look for the quotes in the corpus first.")
-    ] = False,
-    json: Annotated[bool, console.JSON_OPTION] = False,
-) -> None:
-    """Add a question to a golden set, after its quotes were found in the corpus.
-
-    Exit codes: 0 added · 2 bad usage · 3 a quote is not in the corpus, nothing was added.
-    """
-    settings = console.load_settings()
-    groups = tuple(dict.fromkeys(group)) if group else (PUBLIC_GROUP,)
-    if not question.strip():
-        raise ConfigurationError("the question is empty")
-    case = checked(
-        GoldenCase(
-            case_id=case_id or new_case_id(question.strip(), tenant, groups),
-            question=question.strip(),
-            answer=(answer or "").strip() or None,
-            spans=tuple(_span(text, source) for text in span or ()),
-            tags=tuple(dict.fromkeys(tag or ())),
-            must_refuse=must_refuse,
-            tenant=tenant,
-            groups=groups,
-        ),
-        "the case",
-    )
-    path = set_path(settings, set_name)
-    if not unchecked:
-        with Workbench(settings) as bench:
-            lost = [f for f in check_spans(bench, [case]) if f.state != "found"]
-        if lost:
-            if json:
-                console.emit({"added": False, "set": set_name, "findings": [_finding(f) for f in lost]})
-            for finding in lost:
-                console.err.print(console.escape(_sentence(finding)), soft_wrap=True)
-            console.fail("nothing was added; correct the span, or add it all the same with --unchecked", EXIT_NOT_FOUND)
-    golden = golden_file.append(path, [case])
-    if json:
-        added = {"added": True, "set": set_name, "path": str(path), "cases": len(golden.cases)}
-        console.emit(added | {"case": golden_file.case_as_json(case)})
-    else:
-        console.out.print(f"added {case.case_id} to {path} ({len(golden.cases)} cases)", soft_wrap=True)
-
-
 @app.command("check")
 @console.handles_errors
 def check(
@@ -150,7 +84,7 @@ def check(
     if json:
         console.emit(
             [
-                {"set": golden.name, **counts, "findings": [_finding(f) for f in findings if f.state != "found"]}
+                {"set": golden.name, **counts, "findings": [finding_as_json(f) for f in findings if f.state != "found"]}
                 for golden, findings, counts in report
             ]
         )
@@ -158,7 +92,7 @@ def check(
         for golden, findings, counts in report:
             console.out.print(f"[bold]{console.escape(golden.name)}[/bold]: {_in_words(golden, findings, counts)}")
             for finding in (f for f in findings if f.state != "found"):
-                console.out.print("  " + console.escape(_sentence(finding)), soft_wrap=True)
+                console.out.print("  " + console.escape(sentence(finding)), soft_wrap=True)
     raise typer.Exit(EXIT_NOT_FOUND if failed else console.EXIT_OK)
 
 
@@ -175,15 +109,6 @@ def _chosen(settings: Settings, names: Sequence[str]) -> list[GoldenSet]:
                 f"no golden set {name!r} in {settings.resolved_golden_dir}; there: {', '.join(known) or 'none'}"
             )
     return [golden_file.load(set_path(settings, name)) for name in dict.fromkeys(names)]
-
-
-def _span(text: str, source: str | None) -> GoldSpan:
-    uri, separator, quote = text.partition("::")
-    if not separator or not uri.strip() or not quote.strip():
-        raise ConfigurationError(
-            f"--span {text!r}: write the document, two colons and the quote: 'guide.md::the words'"
-        )
-    return GoldSpan(uri.strip(), quote.strip(), source)
 
 
 def _list_cases(golden: GoldenSet, json: bool) -> None:
@@ -221,19 +146,6 @@ def _row(settings: Settings, golden: GoldenSet) -> dict[str, Any]:
 
 def _tags(tags: dict[str, int]) -> str:
     return ", ".join(f"{tag} {number}" for tag, number in tags.items())
-
-
-def _finding(finding: SpanFinding) -> dict[str, Any]:
-    row: dict[str, Any] = {"case_id": finding.case_id, "state": finding.state, "detail": finding.detail}
-    row |= {"uri": finding.span.uri, "source": finding.span.source, "quote": finding.span.quote}
-    return row | {"now": None if finding.now is None else {"uri": finding.now.uri, "source": finding.now.source}}
-
-
-def _sentence(finding: SpanFinding) -> str:
-    quote = finding.span.quote if len(finding.span.quote) <= 100 else finding.span.quote[:99] + "…"
-    now = "" if finding.now is None else f" to {finding.now.uri} (source {finding.now.source})"
-    detail = f": {finding.detail}" if finding.detail else ""
-    return f"{finding.state}{now}  {finding.case_id}  {finding.span.uri} “{quote}”{detail}"
 
 
 def _in_words(golden: GoldenSet, findings: Sequence[SpanFinding], counts: dict[str, int]) -> str:

@@ -105,8 +105,8 @@ def _documents(bench: Workbench, a: Release, b: Release) -> dict[str, list[str]]
             differing["only_in_the_first" if other is None else "only_in_the_second"].add(document_id)
         elif _content(one) != _content(other):
             differing["other_version"].add(document_id)
-    uris = bench.ledger.documents.uris(set().union(*differing.values()))
-    return {what: sorted(uris.get(d, d) for d in ids) for what, ids in differing.items()}
+    known = bench.ledger.documents.of_ids(set().union(*differing.values()))
+    return {what: sorted(known[d].uri if d in known else d for d in ids) for what, ids in differing.items()}
 
 
 def _content(entry: IndexEntry) -> tuple[Any, ...]:

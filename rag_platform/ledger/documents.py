@@ -301,13 +301,13 @@ class Documents:
                 for r in c.execute(sa.select(_e).where(_e.c.release_id == release_id))
             }
 
-    def uris(self, document_ids: Collection[str]) -> dict[str, str]:
-        """Return the uri of each of these documents, deleted ones included."""
-        found: dict[str, str] = {}
+    def of_ids(self, document_ids: Collection[str]) -> dict[str, Document]:
+        """Return these documents by id, deleted ones included; one that was never seen is missing."""
+        found: dict[str, Document] = {}
         with self._db.read() as c:
             for some in batches(document_ids):
-                query = sa.select(_d.c.document_id, _d.c.uri).where(_d.c.document_id.in_(some))
-                found.update({document_id: uri for document_id, uri in c.execute(query)})
+                rows = c.execute(sa.select(_d).where(_d.c.document_id.in_(some)))
+                found.update({r.document_id: _document(r) for r in rows})
         return found
 
     def totals(self, release_id: str | None) -> dict[str, int]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 from rag_platform.ledger import schema
-from rag_platform.ledger.database import Database
+from rag_platform.ledger.database import Database, batches
 from rag_platform.records import Principal
 
 _q = schema.query_log
@@ -92,6 +92,15 @@ class QueryLogTable:
         with self._db.read() as c:
             row = c.execute(sa.select(_q).where(_q.c.request_id == request_id)).first()
         return None if row is None else _from_row(row)
+
+    def of_requests(self, request_ids: Collection[str]) -> dict[str, QueryLogRow]:
+        """Return the rows of these requests by their id; one that is not, or no longer, in the log is missing."""
+        found: dict[str, QueryLogRow] = {}
+        with self._db.read() as c:
+            for some in batches(request_ids):
+                rows = c.execute(sa.select(_q).where(_q.c.request_id.in_(some)))
+                found.update({r.request_id: _from_row(r) for r in rows})
+        return found
 
     def since(self, at: float, *, limit: int = 1000) -> list[QueryLogRow]:
         """Return the newest ``limit`` rows from ``at`` on, the newest first."""
