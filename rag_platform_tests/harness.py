@@ -83,8 +83,12 @@ def ingest(
     run_id: str,
     approve: bool = False,
     buckets: Collection[str] | None = None,
+    gated: bool = False,
 ) -> dict[str, float]:
     """Ingest as the assets do, in one process; return the run's counters.
+
+    Args:
+        gated: a later release waits for a decision, as with golden sets.
 
     Raises:
         DependencyError: as a failed run would.
@@ -119,9 +123,9 @@ def ingest(
         raise
     indexed = index(bench, buckets, run_id=run_id)
     audit_index(bench)
-    finish(bench, indexed)
+    finish(bench, indexed, gated=gated)
     replicated = replicate(bench, buckets, run_id=run_id)
-    finish(bench)
+    finish(bench, gated=gated)
     bench.segments.collect_garbage()
     for stage in ("parse", "chunk", "embed"):
         bench.segments.compact(stage)

@@ -63,14 +63,14 @@ def _pair(ledger: Ledger, golden: GoldenSet) -> tuple[Evaluation, Evaluation | N
     newest = next((e for e in complete if e.release_id == serving.release_id), None)
     if newest is None:
         return None
-    same_way = (e for e in complete if (e.evaluator, e.judge) == (newest.evaluator, newest.judge))
+    same_way = (
+        e for e in complete[complete.index(newest) :] if (e.evaluator, e.judge) == (newest.evaluator, newest.judge)
+    )
     before = next(
         (
             e
             for e in same_way
-            if e.started_at < newest.started_at
-            and e.release_id in served
-            and (e.release_id, e.index_state) != (newest.release_id, newest.index_state)
+            if e.release_id in served and (e.release_id, e.index_state) != (newest.release_id, newest.index_state)
         ),
         None,
     )

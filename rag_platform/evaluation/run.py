@@ -74,6 +74,8 @@ async def evaluate(
             await run.score_all()
         if run.waiting or run.evaluation.summary is None:
             await run.finish()
+        else:
+            await asyncio.to_thread(ledger.evaluations.confirm, run.evaluation.evaluation_id, time.time())
     finally:
         await queries.aclose()
     found = await asyncio.to_thread(ledger.evaluations.get, run.evaluation.evaluation_id)

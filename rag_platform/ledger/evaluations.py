@@ -24,6 +24,7 @@ nothing to compare (no gold span, no reference, no citation)."""
 
 _e, _c, _s = schema.evaluations, schema.evaluation_cases, schema.evaluation_scores
 _j = schema.judge_spend
+_last = sa.func.coalesce(_e.c.finished_at, _e.c.started_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Evaluation:
     """One evaluation; ``finished_at`` and ``summary`` are None while cases are missing.
 
     Attributes:
+        finished_at: when it was last found to be so: asked for again while nothing has changed, it is not held again.
         evaluator: names of what scored it, joined by +.
         judge: the model that judged, with what pins it; None without one.
         settings_fingerprint: of everything beside release and set that decides the scores.
@@ -149,6 +151,11 @@ class Evaluations:
         with self._db.write("evaluation") as c:
             c.execute(_e.update().where(_e.c.evaluation_id == evaluation_id).values(values))
 
+    def confirm(self, evaluation_id: str, at: float) -> None:
+        """Make a complete evaluation the newest one: what it measured was found to be so again."""
+        with self._db.write("evaluation") as c:
+            c.execute(_e.update().where(_e.c.evaluation_id == evaluation_id).values({"finished_at": at}))
+
     def get(self, evaluation_id: str) -> Evaluation | None:
         with self._db.read() as c:
             row = c.execute(sa.select(_e).where(_e.c.evaluation_id == evaluation_id)).first()
@@ -170,7 +177,7 @@ class Evaluations:
         if finished:
             query = query.where(_e.c.finished_at.is_not(None))
         with self._db.read() as c:
-            row = c.execute(query.order_by(_e.c.started_at.desc(), _e.c.evaluation_id).limit(1)).first()
+            row = c.execute(query.order_by(_last.desc(), _e.c.evaluation_id).limit(1)).first()
         return None if row is None else _evaluation(row)
 
     def list(
@@ -182,7 +189,7 @@ class Evaluations:
         limit: int = 100,
     ) -> Sequence[Evaluation]:
         """Return evaluations, the newest first."""
-        query = sa.select(_e).order_by(_e.c.started_at.desc(), _e.c.evaluation_id).limit(limit)
+        query = sa.select(_e).order_by(_last.desc(), _e.c.evaluation_id).limit(limit)
         for column, wanted in ((_e.c.release_id, release_id), (_e.c.golden_set, golden_set), (_e.c.kind, kind)):
             if wanted is not None:
                 query = query.where(column == wanted)
@@ -202,8 +209,8 @@ class Evaluations:
             return [CaseRow(**{**r._mapping, "uris": tuple(json.loads(r.uris))}) for r in c.execute(query)]
 
     def delete_before(self, at: float) -> int:
-        """Delete evaluations that began before ``at``, with their cases, one by one; return how many."""
-        query = sa.select(_e.c.evaluation_id).where(_e.c.started_at < at)
+        """Delete evaluations that nobody asked for since ``at``, with their cases, one by one; return how many."""
+        query = sa.select(_e.c.evaluation_id).where(_last < at)
         with self._db.read() as c:
             old = [row.evaluation_id for row in c.execute(query)]
         for evaluation_id in old:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
+import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
@@ -121,3 +123,15 @@ def test_pages_meet_without_a_gap(ledger: Ledger) -> None:
     for page in (1, 7, 40, 100):
         found = [r.request_id for part in ledger.query_log.between(START, START + DAY_S, page=page) for r in part]
         assert sorted(found) == [r.request_id for r in rows]
+
+
+def test_the_schedule_exports_the_day_that_is_over() -> None:
+    """Just after midnight UTC yesterday's partition is asked for, and it is one that the asset has."""
+    from rag_platform.assets.query_log import days
+    from rag_platform.schedules import daily_query_log
+
+    at = datetime(2026, 3, 1, 1, 7, tzinfo=UTC)
+    with dg.build_schedule_context(scheduled_execution_time=at) as context:
+        request = daily_query_log(context)
+    assert isinstance(request, dg.RunRequest) and request.partition_key == "2026-02-28"
+    assert request.partition_key in days.get_partition_keys()

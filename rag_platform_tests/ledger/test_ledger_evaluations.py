@@ -44,8 +44,8 @@ def test_the_latest_is_the_newest_complete_one_of_its_kind(ledger: Ledger) -> No
     begin(ledger, "unfinished", at=3.0)
     begin(ledger, "traffic", at=4.0, kind="traffic")
     begin(ledger, "elsewhere", at=5.0, release_id="r-2")
-    for name in ("old", "new", "traffic", "elsewhere"):
-        ledger.evaluations.finish(name, {}, 10.0)
+    for at, name in ((1.5, "old"), (2.5, "new"), (4.5, "traffic"), (5.5, "elsewhere")):
+        ledger.evaluations.finish(name, {}, at)
 
     def latest(*where: str, **more: Any) -> str | None:
         found = ledger.evaluations.latest(*where, **more)
@@ -59,6 +59,9 @@ def test_the_latest_is_the_newest_complete_one_of_its_kind(ledger: Ledger) -> No
     listed = ledger.evaluations.list(release_id="r-1", kind="golden")
     assert [e.evaluation_id for e in listed] == ["unfinished", "new", "old"]
     assert [e.evaluation_id for e in ledger.evaluations.list(limit=1)] == ["elsewhere"]
+    ledger.evaluations.confirm("old", 6.0)
+    assert latest("r-1", "docs") == "old", "asked for again, it is so again"
+    assert ledger.evaluations.delete_before(3.5) == 2 and ledger.evaluations.get("old") is not None
 
 
 def test_a_case_is_kept_with_all_its_scores_and_a_second_time_replaces_them(ledger: Ledger) -> None:
