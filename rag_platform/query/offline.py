@@ -26,6 +26,7 @@ from rag_platform.ledger import Ledger
 from rag_platform.ledger.releases import Release
 from rag_platform.query.answer import Answer, Degradation
 from rag_platform.query.cache import AnswerCache
+from rag_platform.query.closing import in_time
 from rag_platform.query.deadline import Clock
 from rag_platform.query.embedders import embedder_of
 from rag_platform.query.freshness import Freshness
@@ -50,7 +51,6 @@ NEVER = sys.maxsize
 question that fails must not keep the others from being asked."""
 PING_TIMEOUT_S = 10.0
 WARM_UP_TIMEOUT_S = 60.0
-CLOSE_TIMEOUT_S = 5.0
 VERSIONS_TIMEOUT_S = 5.0
 
 OWN_FAULT = frozenset({"ungrounded", "truncated", "RequestRefused", "EmbeddingRefused"})
@@ -171,9 +171,7 @@ class OfflineQueries:
         p = self._parts
         for part in (p.embedder, self._stores, p.encoder, p.llm, p.reranker):
             if part is not None:
-                with contextlib.suppress(RagError, TimeoutError):
-                    async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                        await part.aclose()
+                await in_time(part.aclose())
 
     # ── inner workings ──
 

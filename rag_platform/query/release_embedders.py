@@ -11,18 +11,17 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from rag_platform import backends
 from rag_platform.backends.embedders.base import Embedder
 from rag_platform.backends.guard import BREAKER_FAILURES, Guard
-from rag_platform.errors import ConfigurationError, RagError
+from rag_platform.errors import ConfigurationError
 from rag_platform.ledger.releases import Release
+from rag_platform.query.closing import Closing, in_time
 from rag_platform.query.embedders import embedder_guard, embedder_of, fingerprint_of
 from rag_platform.settings import Settings
 
 OPEN_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class ReleaseEmbedders:
         self._current = self.named.spec.fingerprint
         self._next: str | None = None
         self._opened = {self._current: self._entry(self.named, owned=given is None)}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Closing()
 
     @contextlib.contextmanager
     def use(self, release: Release) -> Iterator[ReleaseEmbedder]:
@@ -114,7 +113,7 @@ class ReleaseEmbedders:
         owned = [o for o in self._opened.values() if o.owned]
         for opened in owned:
             opened.owned = False  # what ends later closes it no second time
-        await asyncio.gather(*self._closing, *(_in_time(o.embedder.aclose()) for o in owned))
+        await asyncio.gather(self._closing.wait(), *(in_time(o.embedder.aclose()) for o in owned))
 
     # ── inner workings ──
 
@@ -135,7 +134,7 @@ class ReleaseEmbedders:
         if opened.problem is None:
             opened.users += 1  # the release may change meanwhile
             try:
-                await _in_time(opened.embedder.ping(), OPEN_TIMEOUT_S)
+                await in_time(opened.embedder.ping(), OPEN_TIMEOUT_S)
             finally:
                 opened.users -= 1
                 self._close_unused()
@@ -145,12 +144,4 @@ class ReleaseEmbedders:
         for fingerprint in [f for f, o in self._opened.items() if f not in kept and o.users == 0]:
             opened = self._opened.pop(fingerprint)
             if opened.owned:
-                task = asyncio.get_running_loop().create_task(_in_time(opened.embedder.aclose()))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-
-
-async def _in_time(work: Any, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-    with contextlib.suppress(RagError, TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await work
+                self._closing.begin(opened.embedder.aclose())

@@ -15,14 +15,14 @@ from typing import Any
 from rag_platform.backends.guard import BREAKER_FAILURES, Guard
 from rag_platform.backends.open_stores import OpenStores, needs_replica
 from rag_platform.backends.vector_stores.base import Capabilities, SearchRequest, SearchResult, VectorStore
-from rag_platform.errors import ConfigurationError, DependencyError, RagError
+from rag_platform.errors import ConfigurationError, DependencyError
 from rag_platform.ledger.releases import Release
+from rag_platform.query.closing import Closing, in_time
 from rag_platform.query.replica import KeywordReplica, VersionsOf
 from rag_platform.records import Hit, Principal
 from rag_platform.settings import Settings
 
 OPEN_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class ReleaseStores:
         self._opened: dict[str, _Opened] = {}
         replica = self._stores.replica
         self._replica = None if replica is None else KeywordReplica(replica, versions)
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Closing()
 
     @contextlib.contextmanager
     def use(self, release: Release) -> Iterator[ReleaseIndex]:
@@ -129,8 +129,8 @@ class ReleaseStores:
 
     async def aclose(self) -> None:
         self._opened.clear()
-        await asyncio.gather(*self._closing)
-        await _in_time(self._stores.aclose())
+        await self._closing.wait()
+        await in_time(self._stores.aclose())
 
     # ── inner workings ──
 
@@ -153,7 +153,7 @@ class ReleaseStores:
         opened.users += 1  # a question may end meanwhile, and this is not the current store yet
         try:
             pings = [opened.store.ping(), *([replica.ping()] if replica else [])]
-            await _in_time(asyncio.gather(*pings, return_exceptions=True), OPEN_TIMEOUT_S)
+            await in_time(asyncio.gather(*pings, return_exceptions=True), OPEN_TIMEOUT_S)
         finally:
             opened.users -= 1
 
@@ -162,12 +162,4 @@ class ReleaseStores:
             del self._opened[name]
             store = self._stores.take(name)
             if store is not None:
-                task = asyncio.get_running_loop().create_task(_in_time(store.aclose()))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-
-
-async def _in_time(work: Any, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-    with contextlib.suppress(RagError, TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await work
+                self._closing.begin(store.aclose())

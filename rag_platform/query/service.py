@@ -27,6 +27,7 @@ from rag_platform.query import accounting
 from rag_platform.query.answer import Answer, Usage
 from rag_platform.query.cache import AnswerCache, CacheGuard
 from rag_platform.query.citing import CitedSpan, DocumentText, address, in_document
+from rag_platform.query.closing import in_time
 from rag_platform.query.deadline import Clock
 from rag_platform.query.degrade import Notes
 from rag_platform.query.events import Emit, Event, Final, relay
@@ -48,7 +49,6 @@ from rag_platform.tracing import Tracing
 
 GRACE_S = 0.1
 """A question that ends on its own account just after its deadline still counts as in time (P7 allows 0.25)."""
-CLOSE_TIMEOUT_S = 5.0
 LEDGER_TIMEOUT_S = 5.0
 WARM_UP_S = 10.0
 REPLICA_CHECK_S = 1.0
@@ -148,11 +148,11 @@ class QueryService:
         await self._flights.aclose()
         if self._cache_guard is not None:
             await self._cache_guard.aclose()
-        closing = [self._embedders, self._stores, p.encoder, p.llm, p.reranker, self._cache]
+        closing: list[Any] = [self._embedders, self._stores, p.encoder, p.llm, p.reranker, self._cache]
         async with asyncio.TaskGroup() as group:
             for part in closing:
                 if part is not None:
-                    group.create_task(_closed(part))
+                    group.create_task(in_time(part.aclose()))
         await asyncio.to_thread(self.query_log.close)
         await asyncio.to_thread(p.tracing.shutdown)
         self._ledger_threads.shutdown(wait=False, cancel_futures=True)
@@ -378,9 +378,3 @@ async def _within(clock: Clock) -> AsyncGenerator[None, None]:
         raise
     except DependencyError as e:
         raise Unanswerable("nothing that could answer works now", e.retry_after_s or 2.0) from e
-
-
-async def _closed(part: Any) -> None:
-    with contextlib.suppress(RagError, TimeoutError):
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await part.aclose()

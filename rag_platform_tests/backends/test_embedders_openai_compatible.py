@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -302,6 +303,8 @@ def test_configuration_is_checked(server: MisbehavingOpenAI) -> None:
         _ = embedder_of(server, RAG_OPENAI_TOKENIZER="nowhere.json").tokenizer
     embedder = build(Settings.from_env({"OPENAI_API_KEY": "k"}))
     assert embedder.spec.usd_per_million_tokens == 0.02
+    local: Any = build(Settings.from_env({"OPENAI_API_KEY": "k", "RAG_OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}))
+    assert local._inner._clients._api_key == "none", "another server is not sent OpenAI's key"
     run(embedder_of(server, RAG_OPENAI_API_KEY=""), embedder_of(server, RAG_OPENAI_API_KEY="").ping())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from rag_platform.ingestion.workbench import Workbench
 from rag_platform.records import PUBLIC_GROUP, SourceSpec
 from rag_platform_tests import harness
 from rag_platform_tests.faults import corpus
+from rag_platform_tests.faults.background import Background
 from rag_platform_tests.faults.corpus import Asked
 from rag_platform_tests.faults.platform_process import Api, Platform
 
@@ -90,35 +90,16 @@ class Load:
         self.asked = 0
         self.degraded: Counter[str] = Counter()
         self.caches: Counter[str] = Counter()
-        self._failures: list[BaseException] = []
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
         """Ask during the block; fails with the first answer that is not right, not theirs, or late."""
-        over = threading.Event()
-
-        def work() -> None:
-            try:
-                for number in itertools.count():
-                    if over.is_set():
-                        return
-                    tenant = TENANTS[number % len(TENANTS)]
-                    self.ask(
-                        tenant, self._questions[number // len(TENANTS) % len(self._questions)], fresh=number % 3 == 0
-                    )
-                    over.wait(PAUSE_S)
-            except BaseException as e:
-                self._failures.append(e)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
+        with Background(self._ask_next, PAUSE_S).running():
             yield
-        finally:
-            over.set()
-            thread.join()
-        if self._failures:
-            raise self._failures[0]
+
+    def _ask_next(self, number: int) -> None:
+        asked = self._questions[number // len(TENANTS) % len(self._questions)]
+        self.ask(TENANTS[number % len(TENANTS)], asked, fresh=number % 3 == 0)
 
     def ask(self, tenant: str, asked: Asked, *, fresh: bool = False) -> None:
         """Ask one question as somebody of a tenant, and check the answer; ``api`` checks that it comes in time."""

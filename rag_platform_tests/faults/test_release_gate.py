@@ -3,8 +3,6 @@ client that asks without pause sees none of it but in the release that its answe
 
 from __future__ import annotations
 
-import itertools
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from rag_platform.evaluation.golden import GoldenCase, GoldenSet, load, save
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform_tests import harness
 from rag_platform_tests.faults import minilm_server
+from rag_platform_tests.faults.background import Background
 from rag_platform_tests.faults.platform_process import Api, Platform, Reply
 from rag_platform_tests.faults.processes import printing_its_port
 from rag_platform_tests.integration.rag_command import Rag
@@ -64,30 +63,18 @@ class Client:
         self.first_seen: dict[str, float] = {}
         self.newest = ""
         self.asked = 0
-        self._failures: list[BaseException] = []
+        self._questions = questions()
+        self._background = Background(self._ask_next, PAUSE_S)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        over = threading.Event()
-
-        def work() -> None:
-            try:
-                for case in itertools.cycle(questions()):
-                    if over.is_set():
-                        return
-                    self.check(self._api.ask(case.question, deadline_s=DEADLINE_S, use_cache=self.asked % 3 != 0))
-                    over.wait(PAUSE_S)
-            except BaseException as e:
-                self._failures.append(e)
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
+        """Ask during the block; fails with the first answer that is not whole."""
+        with self._background.running():
             yield
-        finally:
-            over.set()
-            thread.join()
-        self._fail_if_it_failed()
+
+    def _ask_next(self, number: int) -> None:
+        case = self._questions[number % len(self._questions)]
+        self.check(self._api.ask(case.question, deadline_s=DEADLINE_S, use_cache=number % 3 != 0))
 
     def check(self, reply: Reply) -> None:
         """Whole, and without a failure."""
@@ -101,13 +88,9 @@ class Client:
         """Wait until an answer comes from a release."""
         give_up = time.monotonic() + 60
         while self.newest != release:
-            self._fail_if_it_failed()
+            self._background.check()
             assert time.monotonic() < give_up, f"still {self.newest}"
             time.sleep(0.02)
-
-    def _fail_if_it_failed(self) -> None:
-        if self._failures:
-            raise self._failures[0]
 
 
 def told(api: Api) -> list[tuple[str, tuple[str, ...]]]:

@@ -345,10 +345,10 @@ def test_how_an_embedder_was_set_up_is_recorded_without_secrets(home: Home) -> N
     now = {"RAG_OPENAI_API_KEY": "sk-new", "RAG_OPENAI_MODEL": "ours", "RAG_OPENAI_USD_PER_MILLION_TOKENS": "7"}
     built: Any = embedder_of(release, home.settings(**now))
     assert built.spec == embedder_of(release, home.settings(**environ)).spec
-    assert (built._inner._clients._api_key, built._inner._own.requests_per_minute) == ("sk-new", 1.5)
+    assert built._inner._own.requests_per_minute == 1.5
     assert built._inner._clients._base_url == "http://127.0.0.1:9/v1"
     built = embedder_of(release, home.settings(**now, RAG_OPENAI_BASE_URL=login))
-    assert built._inner._clients._base_url == login
+    assert (built._inner._clients._base_url, built._inner._clients._api_key) == (login, "sk-new")
 
     moved = {**environ, "RAG_OPENAI_BASE_URL": "http://127.0.0.1:10/v1", "RAG_OPENAI_CONCURRENCY": "3"}
     with Workbench(home.settings(**moved)) as bench:
@@ -356,6 +356,31 @@ def test_how_an_embedder_was_set_up_is_recorded_without_secrets(home: Home) -> N
         assert bench.of_release(release).pipeline.fingerprint == bench.pipeline.fingerprint
     values = json.loads(home.row(release))[EMBEDDER_SETTINGS]
     assert (values["RAG_OPENAI_BASE_URL"], values["RAG_OPENAI_CONCURRENCY"]) == ("http://127.0.0.1:10/v1", "3")
+
+
+@pytest.mark.parametrize(
+    ("address", "environ", "key"),
+    [
+        ("http://127.0.0.1:9/v1", {}, "none"),
+        ("http://127.0.0.1:9/v1", {"RAG_FORMER_OPENAI_API_KEY": "sk-former"}, "sk-former"),
+        ("http://127.0.0.1:9/v1", {"RAG_OPENAI_BASE_URL": "http://127.0.0.1:10/v1"}, "none"),
+        ("http://127.0.0.1:9/v1", {"RAG_OPENAI_BASE_URL": "http://127.0.0.1:9/v2"}, "sk-present"),
+        ("", {"RAG_OPENAI_BASE_URL": "http://127.0.0.1:10/v1"}, "sk-of-openai"),
+    ],
+)
+def test_a_key_is_sent_to_the_host_that_it_was_given_for(
+    home: Home, address: str, environ: dict[str, str], key: str
+) -> None:
+    """The present key goes to the present host alone; a recorded one gets its own, OpenAI's own address OpenAI's."""
+    given = {"RAG_OPENAI_API_KEY": "sk-present", "OPENAI_API_KEY": "sk-of-openai", "RAG_EMBEDDER": "openai_compatible"}
+    with Workbench(home.settings(**given, RAG_OPENAI_BASE_URL=address, RAG_OPENAI_QUERY_PREFIX="q: ")) as bench:
+        release = bench.release
+    built: Any = embedder_of(release, home.settings(**given, **environ))
+    assert built.spec.fingerprint == release.pipeline["embedder"]["fingerprint"]
+    assert (built._inner._clients._api_key, built._inner._clients._base_url) == (
+        key,
+        address or "https://api.openai.com/v1",
+    )
 
 
 def test_a_recorded_secret_is_not_believed(home: Home) -> None:

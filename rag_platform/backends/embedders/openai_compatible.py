@@ -44,7 +44,7 @@ _LARGEST = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072}
 class Settings:
     """``RAG_OPENAI_…``"""
 
-    api_key: str | None = setting(None, "API key; default: OPENAI_API_KEY.", secret=True)
+    api_key: str | None = setting(None, "API key; default: OPENAI_API_KEY, for OpenAI's own address only.", secret=True)
     base_url: str | None = setting(None, "Address of another server, with its /v1; default: OpenAI's own.")
     model: str = setting("text-embedding-3-small", "Model name.")
     dimensions: int = setting(1536, "Length of a vector; sent to the models that can shorten theirs.")
@@ -195,13 +195,13 @@ def build(settings: PlatformSettings) -> ResilientEmbedder:
     """
     own = settings.vendor(Settings, PREFIX)
     own.validate()
-    api_key = own.api_key or settings.environ.get("OPENAI_API_KEY")
-    if not api_key:
-        if own.base_url is None:
+    api_key = own.api_key
+    if not api_key and own.base_url is None:
+        api_key = settings.environ.get("OPENAI_API_KEY")
+        if not api_key:
             raise ConfigurationError(
                 "openai_compatible needs RAG_OPENAI_API_KEY (or RAG_OPENAI_BASE_URL of a server without keys)"
             )
-        api_key = "none"
     policy = Policy(
         timeout_s=settings.embed_timeout_s,
         request_timeout_s=own.request_timeout_s,
@@ -210,4 +210,4 @@ def build(settings: PlatformSettings) -> ResilientEmbedder:
         requests_per_minute=own.requests_per_minute,
         tokens_per_minute=own.tokens_per_minute,
     )
-    return ResilientEmbedder(OpenAICompatibleEmbedder(own, api_key), policy)
+    return ResilientEmbedder(OpenAICompatibleEmbedder(own, api_key or "none"), policy)

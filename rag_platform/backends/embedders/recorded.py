@@ -1,7 +1,8 @@
 """How an embedder was set up, kept with what it has made: enough to build it again when the settings have moved on.
 
 Kept are the variables of its ``Settings`` that are no secrets, as text that the environment could hold. Keys are
-read from the environment whenever an embedder is built.
+read from the environment whenever an embedder is built: those of the present settings for the present address alone,
+``RAG_FORMER_…`` for a recorded one, so that nobody is sent a key that was given for somebody else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from urllib.parse import urlsplit, urlunsplit
 from rag_platform import backends
 from rag_platform.settings import Settings
 
+FORMER = "RAG_FORMER_"
+"""In the place of ``RAG_``, begins the variables with the secrets of an embedder at an address that is not the present
+one."""
+
 
 def recorded(settings: Settings) -> dict[str, str]:
     """Return variable and value of every setting, not secret, of the embedder that ``settings`` name.
@@ -27,7 +32,7 @@ def recorded(settings: Settings) -> dict[str, str]:
         ConfigurationError: no such embedder, or a value that cannot be read.
     """
     module = backends.load("embedders", settings.embedder)
-    fields = _public_fields(module)
+    fields = _fields(module, secret=False)
     if not fields:
         return {}
     own = settings.vendor(module.Settings, module.PREFIX)
@@ -38,27 +43,43 @@ def recorded(settings: Settings) -> dict[str, str]:
 def laid_over(settings: Settings, name: str, values: Mapping[str, str]) -> Settings:
     """Return settings that name the embedder ``name`` and set it up as recorded.
 
-    Everything else, secrets above all, stays as it is; so does an address that differs from the recorded one only
-    in what was left out of that.
+    Everything else stays as it is; so does an address that differs from the recorded one only in what was left out of
+    that. When the embedder is at another host than the present settings say, its secrets are those of the variables
+    that begin with ``FORMER``, or none.
 
     Raises:
         ConfigurationError: no such embedder.
     """
-    public = _public_fields(backends.load("embedders", name))
+    module = backends.load("embedders", name)
+    public = _fields(module, secret=False)
     environ = dict(settings.environ)
+    elsewhere = False
     for variable, value in values.items():
         if variable in public and _without_login(environ.get(variable, "")) != value:
+            elsewhere = elsewhere or _host(environ.get(variable, "")) != _host(value)
             environ[variable] = value
+    if elsewhere:
+        for variable in _fields(module, secret=True):
+            environ[variable] = settings.environ.get(FORMER + variable.removeprefix("RAG_"), "")
     return dataclasses.replace(settings, embedder=name, environ=environ)
 
 
-def _public_fields(module: ModuleType) -> dict[str, str]:
-    """Return, by variable, the fields of a vendor's settings that are no secrets."""
+def _fields(module: ModuleType, *, secret: bool) -> dict[str, str]:
+    """Return, by variable, the fields of a vendor's settings that are secrets, or those that are none."""
     prefix = getattr(module, "PREFIX", None)
     if prefix is None:
         return {}
-    fields = [f for f in dataclasses.fields(module.Settings) if not f.metadata.get("secret")]
+    fields = [f for f in dataclasses.fields(module.Settings) if bool(f.metadata.get("secret")) is secret]
     return {f"{prefix}{f.name.upper()}": f.name for f in fields}
+
+
+def _host(value: str) -> tuple[str, str] | None:
+    """Return scheme and host, with its port, of an address; None: it is none."""
+    try:
+        url = urlsplit(value)
+    except ValueError:
+        return None
+    return (url.scheme, url.netloc.rpartition("@")[2].lower()) if url.netloc else None
 
 
 def _text(value: Any) -> str | None:
