@@ -20,6 +20,7 @@ from rag_platform.ingestion.stages.quarantine import release_due
 from rag_platform.ingestion.stages.rebuild import begin_rebuild, begin_replica_rebuild
 from rag_platform.ingestion.stages.replica import lagging, replica_of, replicate
 from rag_platform.ingestion.stages.report import StageReport
+from rag_platform.ingestion.stages.serving import keep_serving
 from rag_platform.ingestion.stages.snapshot import snapshot
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.records import SourceSpec
@@ -114,6 +115,7 @@ def ingest(
         return dict(counters)  # the mass-change guard is a blocking check
 
     parsed = parse(bench, buckets, run_id=run_id)
+    kept = keep_serving(bench, buckets, run_id=run_id)
     chunked = chunk(bench, buckets, run_id=run_id)
     embedded = StageReport("embed")
     try:
@@ -131,6 +133,7 @@ def ingest(
         bench.segments.compact(stage)
     ledger.runs.finish(run_id)
 
+    counters |= {"kept_embedded": kept.embedded.totals.get("embedded", 0), "kept_problem": kept.problem is not None}
     counters["parsed"] = parsed.totals.get("parsed", 0)
     counters["chunked"] = chunked.totals.get("chunked_documents", 0)
     for name, total in (("embedded", "embedded"), ("reused", "reused"), ("tokens", "tokens"), ("calls", "calls")):

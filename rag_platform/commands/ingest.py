@@ -22,7 +22,10 @@ from rag_platform.settings import Settings
 COUNTERS = (
     "added", "changed", "deleted", "unchanged", "parsed", "chunked", "embedded", "index_writes", "dead_lettered",
 )  # fmt: skip
-EXTRA = ("renamed", "embeddings_reused", "chunks_made", "tokens", "usd", "in_flight")
+EXTRA = (
+    "renamed", "embeddings_reused", "chunks_made", "tokens", "usd", "in_flight", "kept_indexed", "kept_embedded",
+    "kept_tokens", "kept_usd",
+)  # fmt: skip
 
 
 @console.handles_errors
@@ -214,6 +217,12 @@ def show(summary: dict[str, Any], settings: Settings) -> None:
         f"{summary['embedded']} texts embedded ({summary['embeddings_reused']} from the cache) · "
         f"{summary['index_writes']} documents written"
     )
+    if summary["kept_indexed"] or summary["kept_embedded"]:
+        o.print(
+            f"[bold]serving[/bold]    {summary['kept_indexed']} documents brought up to date in the release that serves, "
+            f"which these settings do not make ({summary['kept_embedded']} texts embedded)",
+            soft_wrap=True,
+        )
     color = "yellow" if summary["dead_letters_open"] else "green"
     o.print(
         f"[bold]failed[/bold]     [{color}]{summary['dead_lettered']} new dead letters[/{color}], "

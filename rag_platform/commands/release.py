@@ -31,20 +31,16 @@ def list_releases(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
     if json:
         console.emit(rows)
         return
-    columns = ("release", "state", "store", "created", "promoted", "embedder", "chunks", "decided")
     console.show_table(
         "releases",
-        columns,
+        ("release", "state", "promoted", "made by", "chunks"),
         (
             (
                 r["release_id"],
-                r["state"],
-                r["store"],
-                console.when(r["created_at"]),
-                console.when(r["promoted_at"]),
-                r["embedder"],
+                r["state"] + _but(r["decision"]),
+                _minutes(r["promoted_at"]),
+                f"{r['embedder']} in {r['store']}",
                 r["chunks"],
-                r["decision"] or "",
             )
             for r in rows
         ),
@@ -140,8 +136,8 @@ def rollback(
     _show_takeover(done, json)
     if not json and done.release.release_id != made_by_settings:
         console.err.print(
-            "[yellow]note[/yellow]: the settings make another release, so new and changed documents do not reach this "
-            f"one. Set them back and run `rag ingest`; `rag release diff {done.release.release_id}"
+            "[yellow]note[/yellow]: the settings make another release. As long as they do, changed documents are embedded "
+            f"for both; `rag release diff {done.release.release_id}"
             f"{'' if done.before is None else ' ' + done.before.release_id}` shows what differs",
             soft_wrap=True,
         )
@@ -202,8 +198,18 @@ def _show_takeover(done: promotion.Takeover, json: bool) -> None:
     if standing.in_flight:
         console.err.print(
             f"[yellow]note[/yellow]: {standing.in_flight} documents are served in the version that this release last "
-            "knew, or not yet"
+            "knew, or not yet, until the next run",
+            soft_wrap=True,
         )
+
+
+def _but(decision: str | None) -> str:
+    """Say what was decided where the state does not say it."""
+    return f", {decision.replace('_', ' ')}" if decision in ("refused", "rolled_back") else ""
+
+
+def _minutes(timestamp: float | None) -> str:
+    return console.when(timestamp)[:16]
 
 
 def _run_id(what: str) -> str:

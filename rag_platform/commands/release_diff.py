@@ -12,7 +12,7 @@ from rag_platform.commands.release_choice import SHOWN, find, newest_evaluations
 from rag_platform.errors import ConfigurationError
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.documents import IndexEntry
-from rag_platform.ledger.releases import Release
+from rag_platform.ledger.releases import CHUNKING, Release
 
 MAX_NAMED = 20
 
@@ -84,7 +84,7 @@ def described(release: Release) -> dict[str, str]:
         "parsers": str(made["parser"])[:12],
         "store": release.store,
     }
-    chunking = made.get("chunking")
+    chunking = made.get(CHUNKING)
     text["chunker"] = (
         str(made["chunker"])[:12]
         if chunking is None

@@ -23,7 +23,7 @@ from rag_platform.backends.vector_stores.base import VectorStore
 from rag_platform.ingestion.pipeline import PipelineSpec
 from rag_platform.ingestion.segments import SegmentStore
 from rag_platform.ledger import Ledger, open_ledger
-from rag_platform.ledger.releases import EMBEDDER_SETTINGS, Release, release_id
+from rag_platform.ledger.releases import CHUNKING, EMBEDDER_SETTINGS, Release, release_id
 from rag_platform.settings import Settings
 
 T = TypeVar("T")
@@ -41,6 +41,8 @@ class Workbench:
         self.settings = settings
         self.stores = OpenStores(settings, stores)
         self.store_name = settings.vector_store
+        self.quarantines = True
+        """Whether documents that fail here become dead letters; not on a view that only keeps another release."""
         self._runner: asyncio.Runner | None = None
 
     @cached_property
@@ -116,7 +118,7 @@ class Workbench:
         s = self.settings
         chunking = {"chunker": s.chunker, "tokens": s.chunk_tokens, "overlap_tokens": s.chunk_overlap_tokens}
         return self.ledger.releases.ensure(
-            self.pipeline.fingerprint, {**self.pipeline.describe(), "chunking": chunking}, self.store_name
+            self.pipeline.fingerprint, {**self.pipeline.describe(), CHUNKING: chunking}, self.store_name
         )
 
     def of_release(self, release: Release) -> Workbench:

@@ -57,6 +57,9 @@ class ReleaseDecision:
 EMBEDDER_SETTINGS = "embedder_settings"
 """Where in ``Release.pipeline`` it says how the embedder was set up. Releases of earlier versions do not say it."""
 
+CHUNKING = "chunking"
+"""Where in ``Release.pipeline`` it says how documents were cut. Releases of earlier versions do not say it."""
+
 EMBEDDED_STORE = "lancedb"
 """The store of the releases whose id does not name one: they are older than the choice."""
 

@@ -219,7 +219,7 @@ async def _only_open(service: QueryService, release: Release) -> list[ReleaseEmb
     opened = service._embedders._opened
     while set(opened) != {fingerprint_of(release)}:
         await asyncio.sleep(0.01)
-    await asyncio.gather(*service._embedders._closing)
+    await service._embedders._closing.wait()
     return list(opened.values())
 
 
@@ -240,7 +240,7 @@ def test_a_replaced_embedder_lives_as_long_as_questions_on_it(home: Home, tmp_pa
             assert held._sessions._pool is not None
             with embedders.use(b) as other:
                 assert other.embedder is not held and other.guard is not first.guard
-        await asyncio.gather(*embedders._closing)
+        await embedders._closing.wait()
         assert held._sessions._pool is None and set(embedders._opened) == {fingerprint_of(b)}
         with embedders.use(a) as again:  # a question that was told of it just before the switch
             assert again.embedder is not held and again.problem is None

@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from rag_platform import backends
+from rag_platform.backends.embedders.base import Embedder
+from rag_platform.errors import ConfigurationError
 from rag_platform.settings import Settings
 
 FORMER = "RAG_FORMER_"
@@ -62,6 +64,43 @@ def laid_over(settings: Settings, name: str, values: Mapping[str, str]) -> Setti
         for variable in _fields(module, secret=True):
             environ[variable] = settings.environ.get(FORMER + variable.removeprefix("RAG_"), "")
     return dataclasses.replace(settings, embedder=name, environ=environ)
+
+
+def remade(made_by: Mapping[str, Any], values: Mapping[str, str], settings: Settings, *, whose: str) -> Embedder:
+    """Return an embedder whose vectors belong to those of an earlier one. Connects to nothing.
+
+    It is set up by the present settings when those describe it, else as it was recorded; keys and all that is secret
+    come from the environment either way.
+
+    Args:
+        made_by: the fields of its ``EmbedderSpec``.
+        values: what ``recorded`` gave then; empty when that is not known.
+        whose: what it made, for errors.
+
+    Raises:
+        ConfigurationError: it cannot be built here; the message says what it was and what to do.
+    """
+    name, fingerprint = str(made_by["name"]), str(made_by["fingerprint"])
+    why: list[str] = []
+    cause: ConfigurationError | None = None
+    for set_up in ("present", "recorded"):
+        if set_up == "recorded" and not values:
+            why.append("the release recorded none of its settings")
+            continue
+        try:
+            over = laid_over(settings, name, {} if set_up == "present" else values)
+            built: Embedder = backends.load("embedders", name).build(over)
+            if built.spec.fingerprint == fingerprint:
+                return built
+            why.append(f"its {set_up} settings describe {built.spec.model} ({built.spec.fingerprint})")
+        except ConfigurationError as e:
+            cause = e
+            why.append(f"by its {set_up} settings: {e}")
+    raise ConfigurationError(
+        f"{whose} was made by {name} ({made_by['model']}, {made_by['dimensions']} dimensions, {fingerprint}), which "
+        f"cannot be built here: {'; '.join(why)}. Bring its model back, or set the variables of RAG_EMBEDDER={name} as "
+        "they were then, and restart; or let another release serve"
+    ) from cause
 
 
 def _fields(module: ModuleType, *, secret: bool) -> dict[str, str]:

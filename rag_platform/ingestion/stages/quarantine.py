@@ -15,6 +15,8 @@ def quarantine(
     bench: Workbench, report: StageReport, failures: Sequence[tuple[Task, DocumentError]], run_id: str
 ) -> None:
     """Record failures of one stage."""
+    if not bench.quarantines:
+        return
     settings = bench.settings
     letters = bench.ledger.dead_letters.record(
         [Failure(task.document, task.version_id, report.stage, error) for task, error in failures],
