@@ -89,9 +89,10 @@ class AdvisoryLocks:
                 finally:
                     self._holders.remove(holder)
             finally:
-                # A connection that is already gone has taken its locks with it.
-                with contextlib.suppress(sa.exc.DBAPIError):
-                    connection.execute(sa.select(sa.func.pg_advisory_unlock_all()))
+                # A connection that is already gone has taken its locks with it, and SQLAlchemy refuses to use it.
+                if not connection.invalidated:
+                    with contextlib.suppress(sa.exc.DBAPIError):
+                        connection.execute(sa.select(sa.func.pg_advisory_unlock_all()))
 
     def check(self) -> None:
         for holder in list(self._holders):
@@ -109,17 +110,16 @@ class _Holder:
     def check(self) -> None:
         """Raise DependencyError unless it still is: the server may have been restarted, and another run may have
         taken the locks since."""
-        try:
-            pid = self._ask()
-        except self._error as e:
-            raise DependencyError("ledger", "postgresql ended the connection that held this run's locks") from e
-        if pid != self._pid:
+        if self._ask() != self._pid:
             raise DependencyError("ledger", "a pooler moved this run's locks: RAG_LEDGER_URL needs session pooling")
 
     def _ask(self) -> int:
-        with self._dbapi.cursor() as cursor:  # the driver lets several threads share a connection
-            cursor.execute("SELECT pg_backend_pid()")
-            return int(cursor.fetchone()[0])
+        try:
+            with self._dbapi.cursor() as cursor:  # the driver lets several threads share a connection
+                cursor.execute("SELECT pg_backend_pid()")
+                return int(cursor.fetchone()[0])
+        except self._error as e:
+            raise DependencyError("ledger", "postgresql ended the connection that holds this run's locks") from e
 
 
 def lock_key(name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -80,6 +81,35 @@ def test_locks_that_a_restart_took_away_are_missed(server: PostgresServer, datab
     other.close()
     with database.locks(["one", "two"], timeout_s=0), database.write("test"):
         pass
+
+
+def test_a_server_that_dies_while_a_lock_is_waited_for(
+    server: PostgresServer, database: Database, tmp_path: Path
+) -> None:
+    """Some locks of several are taken, one is waited for: the outage is told as one, and the next run takes them all."""
+    other = Database(f"{server.url}postgres", lock_folder=tmp_path, timeout_s=TIMEOUT_S)
+    told: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            with other.locks(["one", "two"]):
+                pass
+        except BaseException as e:
+            told.append(e)
+
+    advisory = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+    waiting = threading.Thread(target=wait)
+    with contextlib.suppress(DependencyError), database.lock("two"):
+        waiting.start()
+        while scalar(database, advisory) != 2:  # "one" is theirs, "two" is ours
+            pass
+        server.kill()
+        waiting.join(SLACK_S)
+        server.start()
+    assert [type(e) for e in told] == [DependencyError], told
+    with other.locks(["one", "two"], timeout_s=0):
+        pass
+    other.close()
 
 
 def test_a_session_that_an_operator_ends(server: PostgresServer, database: Database) -> None:
