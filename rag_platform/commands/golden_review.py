@@ -21,6 +21,7 @@ from rag_platform.settings import Settings
 
 TAG = "feedback"
 SHOWN_CHARS = 400
+SHOWN_DOCUMENTS = 5
 NO_TEXT = "(text not kept)"
 
 
@@ -176,9 +177,16 @@ def _show(rated: RatedQuestion) -> None:
         mark = "[red]down[/red]" if thumb.rating < 0 else "[green]up[/green]"
         o.print(f"  {mark} {console.when(thumb.at)}{console.escape(comment)}", soft_wrap=True)
     reader = ", ".join(row.groups) or PUBLIC_GROUP
-    o.print(f"  [dim]request {row.request_id} · release {row.release_id} · reader {row.tenant}: {reader}[/dim]")
-    for cited in rated.cited:
-        o.print(f"  cites {console.escape(str(cited))}", soft_wrap=True)
+    o.print(
+        f"  [dim]request {row.request_id} · release {row.release_id} · reader {row.tenant}: {reader}[/dim]",
+        soft_wrap=True,
+    )
+    for what, documents in (
+        ("cites", [d for d in rated.documents if d.cited]),
+        ("found, not cited", [d for d in rated.documents if not d.cited][:SHOWN_DOCUMENTS]),
+    ):
+        if documents:
+            o.print(f"  {what}: {console.escape(', '.join(map(str, documents)))}", soft_wrap=True)
 
 
 # ── for machines and pipes ──
@@ -187,7 +195,8 @@ def _list(found: Review, days: float) -> None:
         for rated in found.questions:
             _show(rated)
             console.out.print()
-        console.out.print("rag golden review --add REQUEST --answer … --span 'URI::QUOTE', or --dismiss REQUEST")
+        o = console.out
+        o.print("rag golden review --add REQUEST --answer … --span 'URI::QUOTE', or --dismiss REQUEST", soft_wrap=True)
         if any(q.row.question is None for q in found.questions):
             console.out.print("[dim]RAG_QUERY_LOG=full keeps the texts of questions and answers[/dim]")
     elif not found.thumbs:
@@ -219,7 +228,7 @@ def _as_json(found: Review) -> dict[str, Any]:
                 "down": q.down,
                 "up": q.up,
                 "thumbs": [{"at": t.at, "rating": t.rating, "comment": t.comment} for t in q.thumbs],
-                "cited": [dataclasses.asdict(cited) for cited in q.cited],
+                "documents": [dataclasses.asdict(d) for d in q.documents],
             }
             for q in found.questions
         ],

@@ -39,7 +39,7 @@ def list_releases(json: Annotated[bool, console.JSON_OPTION] = False) -> None:
                 r["release_id"],
                 r["state"] + _but(r["decision"]),
                 _minutes(r["promoted_at"]),
-                f"{r['embedder']} in {r['store']}",
+                r["embedder"] + (f" in {r['store']}" if len({x["store"] for x in rows}) > 1 else ""),
                 r["chunks"],
             )
             for r in rows

@@ -25,12 +25,18 @@ _DISMISSED = ".dismissed"
 
 
 @dataclass(frozen=True, slots=True)
-class Cited:
-    """A document that a rated answer rested on. ``uri`` and ``source`` None: the ledger knows it no more."""
+class FoundDocument:
+    """A document that a rated answer was made from. ``uri`` and ``source`` None: the ledger knows it no more.
+
+    Attributes:
+        cited: whether the answer cites it.
+        live: whether it is there still.
+    """
 
     document_id: str
     uri: str | None
     source: str | None
+    cited: bool
     live: bool
 
     def __str__(self) -> str:
@@ -44,12 +50,12 @@ class RatedQuestion:
     Attributes:
         row: the newest answer that was rated; with a thumb down, the newest of those.
         thumbs: the oldest first.
-        cited: the documents of ``row``, best first.
+        documents: what ``row`` was made from, best first.
     """
 
     row: QueryLogRow
     thumbs: tuple[FeedbackRow, ...]
-    cited: tuple[Cited, ...]
+    documents: tuple[FoundDocument, ...]
 
     @property
     def down(self) -> int:
@@ -121,7 +127,7 @@ def review(
         if bad or everything:
             chosen.append((row, same))
     documents = ledger.documents.of_ids({c.document_id for row, _ in chosen for c in row.documents})
-    questions = [RatedQuestion(row, tuple(same), _cited(row, documents)) for row, same in chosen]
+    questions = [RatedQuestion(row, tuple(same), _found(row, documents)) for row, same in chosen]
     questions.sort(key=lambda q: (-q.down, -q.thumbs[-1].at, q.row.request_id))
     return Review(tuple(questions), len(thumbs), sum(t.request_id not in rows for t in thumbs), done)
 
@@ -141,18 +147,18 @@ def find(ledger: Ledger, request_id: str) -> RatedQuestion:
             f"the query log has deleted {request_id!r} (RAG_QUERY_LOG_DAYS); add the question with `rag golden add`"
         )
     documents = ledger.documents.of_ids({c.document_id for c in row.documents})
-    return RatedQuestion(row, tuple(thumbs), _cited(row, documents))
+    return RatedQuestion(row, tuple(thumbs), _found(row, documents))
 
 
-def _cited(row: QueryLogRow, documents: Mapping[str, Document]) -> tuple[Cited, ...]:
-    """Return the documents an answer rested on, each once, best first."""
-    cited = []
+def _found(row: QueryLogRow, documents: Mapping[str, Document]) -> tuple[FoundDocument, ...]:
+    """Return the documents an answer was made from, each once, best first."""
+    cited = {c.document_id for c in row.documents if c.cited}
+    found = []
     for document_id in dict.fromkeys(c.document_id for c in sorted(row.documents, key=lambda c: c.rank)):
-        if (known := documents.get(document_id)) is None:
-            cited.append(Cited(document_id, None, None, live=False))
-        else:
-            cited.append(Cited(document_id, known.uri, known.source, known.live))
-    return tuple(cited)
+        known = documents.get(document_id)
+        uri, source, live = (None, None, False) if known is None else (known.uri, known.source, known.live)
+        found.append(FoundDocument(document_id, uri, source, document_id in cited, live))
+    return tuple(found)
 
 
 class _Known:

@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         pa.field("refused", pa.bool_(), nullable=False),
         pa.field("degraded", pa.list_(pa.string()), nullable=False),
         pa.field("document_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("cited_document_ids", pa.list_(pa.string()), nullable=False),
         pa.field("total_ms", pa.float64(), nullable=False),
         pa.field("timings_ms", pa.string(), nullable=False),
         pa.field("prompt_tokens", pa.int64(), nullable=False),
@@ -153,6 +154,7 @@ def _files(ledger: Ledger, start: float) -> Iterator[list[QueryLogRow]]:
 
 
 def _record(r: QueryLogRow, thumbs: Sequence[int]) -> dict[str, Any]:
+    ranked = sorted(r.documents, key=lambda d: d.rank)
     return {
         "request_id": r.request_id,
         "at": round(r.at * 1e6),
@@ -168,7 +170,8 @@ def _record(r: QueryLogRow, thumbs: Sequence[int]) -> dict[str, Any]:
         "generator": r.generator,
         "refused": r.refused,
         "degraded": [f"{stage}:{reason}" for stage, reason in r.degraded],
-        "document_ids": [d.document_id for d in sorted(r.documents, key=lambda d: d.rank)],
+        "document_ids": [d.document_id for d in ranked],
+        "cited_document_ids": [d.document_id for d in ranked if d.cited],
         "total_ms": r.total_ms,
         "timings_ms": json.dumps(dict(r.timings_ms)),
         "prompt_tokens": r.prompt_tokens,

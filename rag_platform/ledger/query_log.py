@@ -18,12 +18,18 @@ DELETE_BATCH = 2000
 """Rows deleted in one transaction: SQLite's one write lock is never held for long."""
 
 
-class CitedChunk(msgspec.Struct, frozen=True):
-    """A chunk that the answer rested on; ``rank`` counts from 1."""
+class LoggedChunk(msgspec.Struct, frozen=True):
+    """A chunk that the answer was made from.
+
+    Attributes:
+        rank: counts from 1.
+        cited: whether the answer cites it; False, too, in rows of earlier versions.
+    """
 
     document_id: str
     chunk_id: str
     rank: int
+    cited: bool = False
 
 
 class QueryLogRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +65,7 @@ class QueryLogRow(msgspec.Struct, frozen=True, kw_only=True):
     generator: str = ""
     refused: bool = False
     degraded: tuple[tuple[str, str], ...] = ()
-    documents: tuple[CitedChunk, ...] = ()
+    documents: tuple[LoggedChunk, ...] = ()
     total_ms: float = 0.0
     timings_ms: Mapping[str, float] = {}
     prompt_tokens: int = 0
@@ -152,7 +158,7 @@ def _to_row(entry: QueryLogRow) -> dict[str, Any]:
     row["question"], row["answer"] = storable(entry.question), storable(entry.answer)
     row["groups"] = _json(sorted(entry.groups))
     row["degraded"] = _json(entry.degraded)
-    row["documents"] = _json([(d.document_id, d.chunk_id, d.rank) for d in entry.documents])
+    row["documents"] = _json([(d.document_id, d.chunk_id, d.rank, d.cited) for d in entry.documents])
     row["timings_ms"] = _json(dict(entry.timings_ms))
     return row
 
@@ -165,6 +171,6 @@ def _from_row(row: sa.Row[tuple[object, ...]]) -> QueryLogRow:
     values = dict(row._mapping)
     values["groups"] = tuple(msgspec.json.decode(row.groups))
     values["degraded"] = tuple((stage, reason) for stage, reason in msgspec.json.decode(row.degraded))
-    values["documents"] = tuple(CitedChunk(*d) for d in msgspec.json.decode(row.documents))
+    values["documents"] = tuple(LoggedChunk(*d) for d in msgspec.json.decode(row.documents))
     values["timings_ms"] = msgspec.json.decode(row.timings_ms)
     return QueryLogRow(**values)

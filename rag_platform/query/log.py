@@ -15,7 +15,7 @@ from rag_platform import metrics
 from rag_platform.errors import RagError
 from rag_platform.ledger import Ledger
 from rag_platform.ledger.keys import utc_day
-from rag_platform.ledger.query_log import CitedChunk, QueryLogRow
+from rag_platform.ledger.query_log import LoggedChunk, QueryLogRow
 from rag_platform.query.answer import Answer
 from rag_platform.query.key_usage import KeyUsage
 from rag_platform.query.pepper import pepper, question_hash
@@ -208,6 +208,7 @@ def logged(question: Question, answer: Answer, hits: Sequence[Hit], trace_id: st
     answer has none, and its citations stand for them."""
     who = question.principal
     chunks = [(h.document_id, h.chunk_id) for h in hits] or [(c.document_id, c.chunk_id) for c in answer.citations]
+    cited = {c.chunk_id for c in answer.citations}
     total_ms = answer.timings_ms.get("total", 0.0)
     return QueryLogRow(
         request_id=question.request_id,
@@ -225,7 +226,7 @@ def logged(question: Question, answer: Answer, hits: Sequence[Hit], trace_id: st
         generator=answer.generator,
         refused=answer.refused,
         degraded=tuple((d.stage, d.reason) for d in answer.degraded),
-        documents=tuple(CitedChunk(d, c, rank) for rank, (d, c) in enumerate(chunks, 1)),
+        documents=tuple(LoggedChunk(d, c, rank, c in cited) for rank, (d, c) in enumerate(chunks, 1)),
         total_ms=total_ms,
         timings_ms=answer.timings_ms,
         prompt_tokens=answer.usage.prompt_tokens,

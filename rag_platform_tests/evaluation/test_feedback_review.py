@@ -19,7 +19,7 @@ from rag_platform.cli import app
 from rag_platform.evaluation.golden import load
 from rag_platform.ingestion.workbench import Workbench
 from rag_platform.ledger.feedback import FeedbackRow
-from rag_platform.ledger.query_log import CitedChunk, QueryLogRow
+from rag_platform.ledger.query_log import LoggedChunk, QueryLogRow
 from rag_platform.query.service import QueryService
 from rag_platform_tests import harness
 from rag_platform_tests.evaluation.corpora import ingested
@@ -62,7 +62,7 @@ def rated(
 ) -> None:
     """Log an answer and the thumbs of as many readers."""
     at = time.time() - age_days * DAY_S
-    cited = tuple(CitedChunk(document, f"c-{document}", rank) for rank, document in enumerate(cites, 1))
+    cited = tuple(LoggedChunk(document, f"c-{document}", rank) for rank, document in enumerate(cites, 1))
     row = QueryLogRow(
         request_id=request_id,
         at=at,
@@ -95,7 +95,9 @@ def test_a_thumb_over_http_becomes_a_golden_case(bench: Workbench) -> None:
     assert (found["thumbs"], found["done"], shown["down"], shown["up"]) == (1, 0, 1, 0)
     assert (shown["question"], shown["answer"]) == ("How often is the signing key rotated?", answer["answer"])
     assert (shown["release_id"], shown["thumbs"][0]["comment"]) == (bench.release_id, "too long")
-    assert {(c["uri"], c["live"]) for c in shown["cited"]} >= {("handbook.md", True)}
+    cited = {c["uri"] for c in answer["citations"]}
+    assert {d["uri"] for d in shown["documents"] if d["cited"]} == cited != set()
+    assert {d["uri"] for d in shown["documents"]} > cited and all(d["live"] for d in shown["documents"])
     assert "too long" in rag() and "--dismiss" in rag()
 
     request = answer["request_id"]

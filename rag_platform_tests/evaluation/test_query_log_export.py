@@ -18,7 +18,7 @@ from rag_platform.evaluation import query_log_export
 from rag_platform.evaluation.query_log_export import DAY_S, SCHEMA, DayOfQuestions, export_day
 from rag_platform.ledger import Ledger, open_ledger
 from rag_platform.ledger.feedback import FeedbackRow
-from rag_platform.ledger.query_log import CitedChunk, QueryLogRow
+from rag_platform.ledger.query_log import LoggedChunk, QueryLogRow
 from rag_platform.settings import Settings
 
 START = 1_800_000_000.0 // DAY_S * DAY_S
@@ -53,7 +53,7 @@ def ask(ledger: Ledger, count: int, at: float = START, name: str = "q") -> list[
             cache="exact" if n % 2 else "miss",
             refused=n % 5 == 0,
             degraded=() if n % 4 else (("embed", "DependencyTimeout"),),
-            documents=(CitedChunk("d2", "c2", 2), CitedChunk("d1", "c1", 1)),
+            documents=(LoggedChunk("d2", "c2", 2, cited=True), LoggedChunk("d1", "c1", 1)),
             total_ms=float(n),
             timings_ms={"retrieve": 1.5},
             cost_usd=0.5 if n % 3 else None,
@@ -93,7 +93,10 @@ def test_a_day_is_exported_whole_and_without_texts(ledger: Ledger, objects: Obje
     read = [row for t in tables for row in t.to_pylist()]
     assert {r["request_id"] for r in read} == {r.request_id for r in rows} and len(read) == 40
     first = next(r for r in read if r["request_id"] == "q001")
-    assert first["document_ids"] == ["d1", "d2"] and first["groups"] == ["public", "staff"]
+    assert (first["document_ids"], first["cited_document_ids"]) == (["d1", "d2"], ["d2"]) and first["groups"] == [
+        "public",
+        "staff",
+    ]
     assert (first["thumbs_up"], first["thumbs_down"]) == (1, 0)
     assert json.loads(first["timings_ms"]) == {"retrieve": 1.5}
     assert all(START <= r["at"].timestamp() < START + DAY_S for r in read)

@@ -6,7 +6,7 @@ import pytest
 
 from rag_platform.ledger import Ledger, query_log
 from rag_platform.ledger.feedback import FeedbackRow
-from rag_platform.ledger.query_log import CitedChunk, QueryLogRow
+from rag_platform.ledger.query_log import LoggedChunk, QueryLogRow
 from rag_platform.records import Principal
 
 FULL = QueryLogRow(
@@ -27,7 +27,7 @@ FULL = QueryLogRow(
     generator="extractive",
     refused=False,
     degraded=(("rerank", "DependencyTimeout"),),
-    documents=(CitedChunk("d1", "c1", 1), CitedChunk("d2", "c2", 2)),
+    documents=(LoggedChunk("d1", "c1", 1, cited=True), LoggedChunk("d2", "c2", 2)),
     total_ms=12.5,
     timings_ms={"search": 3.25, "total": 12.5},
     prompt_tokens=10,

@@ -285,7 +285,7 @@ def test_an_answer_becomes_a_row() -> None:
     )  # fmt: skip
     made = logged(question, answer, (), "trace")
     assert (made.question, made.groups, made.key_id, made.tokens) == ("Why so?", ("board", "staff"), "k", 6)
-    assert [(d.document_id, d.chunk_id, d.rank) for d in made.documents] == [("d", "c", 1)]
+    assert [(d.document_id, d.chunk_id, d.rank, d.cited) for d in made.documents] == [("d", "c", 1, True)]
     assert (made.degraded, made.cost_usd, made.cache, made.total_ms) == ((("rerank", "off"),), None, "exact", 5.0)
     assert made.principal == who
 
