@@ -65,6 +65,7 @@ def evaluation_report(
 
     exam: Exam | None = None
     reports: list[EvaluationReport] = []
+    candidates: list[EvaluationReport] = []
     notes: list[str] = []
     try:
         if config.of == "serving":
@@ -72,7 +73,8 @@ def evaluation_report(
         else:
             exam = hold_exam(bench, progress)
             if exam is not None:
-                reports, notes = [p.candidate for p in exam.papers], list(exam.notes)
+                candidates, notes = [p.candidate for p in exam.papers], list(exam.notes)
+                reports = [p.serving for p in exam.papers if p.serving is not None]
     except (DependencyError, ConfigurationError) as e:
         outage = isinstance(e, DependencyError)
         if outage:
@@ -83,9 +85,9 @@ def evaluation_report(
         ) from e
     for note in notes:
         context.log.warning(note)
-    if reports:
-        yield dg.Output(None, metadata=scores(reports, notes))
-    yield _answered(reports)
+    if reports or candidates:
+        yield dg.Output(None, metadata=scores(reports, notes, candidates))
+    yield _answered(candidates or reports)
     yield _gate(exam)
 
 

@@ -17,20 +17,30 @@ TREND = (
 WORST = 5
 
 
-def scores(reports: Sequence[EvaluationReport], notes: Sequence[str]) -> dict[str, Any]:
-    """Return the metadata of evaluations: a number for each trend, tables of all metrics and of the worst cases."""
+def scores(
+    serving: Sequence[EvaluationReport], notes: Sequence[str], candidates: Sequence[EvaluationReport] = ()
+) -> dict[str, Any]:
+    """Return the metadata of evaluations: a number for each trend, tables of all metrics and of the worst cases.
+
+    Args:
+        serving: of what answers readers: the trends ``SET/METRIC``.
+        candidates: of what waits to, whose trends are plots of their own, ``candidate/SET/METRIC``.
+    """
     metadata: dict[str, Any] = {}
-    for report in reports:
-        for name, summary in report.metrics.items():
-            if summary.mean is not None and (name in TREND or name.startswith("ragas_")):
-                metadata[f"{report.golden_set}/{name}"] = round(summary.mean, 4)
-    metadata["questions"] = sum(len(r.cases) for r in reports)
-    metadata["releases"] = ", ".join(sorted({r.release_id for r in reports}))
+    for prefix, of_release in (("candidate/", candidates), ("", serving)):
+        for report in of_release:
+            for name, summary in report.metrics.items():
+                if summary.mean is not None and (name in TREND or name.startswith("ragas_")):
+                    metadata[f"{prefix}{report.golden_set}/{name}"] = round(summary.mean, 4)
+    reports, asked = [*candidates, *serving], candidates or serving
+    metadata["questions"] = sum(len(r.cases) for r in asked)
+    metadata["release"] = ", ".join(sorted({r.release_id for r in asked}))
     metadata["cost_usd"] = round(sum(r.usd for r in reports), 6)
     metadata["metrics"] = table(
-        ("golden set", "metric", "value", "low", "high", "scored", "not scored"),
+        ("release", "golden set", "metric", "value", "low", "high", "scored", "not scored"),
         (
             (
+                r.release_id,
                 r.golden_set,
                 m.metric,
                 _cell(m.mean),
@@ -43,7 +53,7 @@ def scores(reports: Sequence[EvaluationReport], notes: Sequence[str]) -> dict[st
             for m in r.metrics.values()
         ),
     )
-    worst = [(r, c) for r in reports for c in r.worst("ndcg_at_10", WORST) if (c.scores["ndcg_at_10"] or 0.0) < 1.0]
+    worst = [(r, c) for r in asked for c in r.worst("ndcg_at_10", WORST) if (c.scores["ndcg_at_10"] or 0.0) < 1.0]
     if worst:
         metadata["worst_questions"] = table(
             ("golden set", "question", "ndcg_at_10", "cited or found"),

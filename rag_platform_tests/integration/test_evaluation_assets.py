@@ -103,7 +103,8 @@ def test_a_failed_gate_blocks_the_promotion(home: pytest.MonkeyPatch) -> None:
     assert not refused.success and refused.failure is not None and "evaluation_report" in refused.failure
     assert ("gate", False, "ERROR") in checked(refused.run_id) and serving() == first
     report = materialized("evaluation_report")
-    assert report is not None and report["small/recall_at_10"] == 1.0 and report["questions"] == 4
+    assert report is not None and report["questions"] == 4 and report["release"] != first
+    assert report["candidate/small/recall_at_10"] == report["small/recall_at_10"] == 1.0
     assert materialized("index_release") is None
 
     again = run("ingest_sources")
