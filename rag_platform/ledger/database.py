@@ -77,7 +77,9 @@ class Database:
             self.url = postgres.with_driver(url, "RAG_LEDGER_URL")
             self._watchdog = postgres.Watchdog(timeout_s + postgres.GRACE_S)
             self.engine = postgres.create_engine(self.url, self._watchdog, timeout_s)
-            self._locks = AdvisoryLocks(self.engine)
+            self._locks = AdvisoryLocks(
+                postgres.create_engine(self.url, self._watchdog, timeout_s, isolation_level="AUTOCOMMIT")
+            )
         else:
             raise ConfigurationError("RAG_LEDGER_URL: use sqlite:///… or postgresql+psycopg2://…")
         if not lazy:
@@ -180,6 +182,7 @@ class Database:
         with self._watching:
             self._stop_watching()
         self.engine.dispose()
+        self._locks.close()
         if self._watchdog is not None:
             self._watchdog.close()
 

@@ -32,6 +32,8 @@ class Locks(Protocol):
         """Raise DependencyError unless every lock of this process is still held."""
         ...
 
+    def close(self) -> None: ...
+
 
 class FileLocks:
     """A file for each lock; for processes of one machine."""
@@ -48,6 +50,9 @@ class FileLocks:
 
     def check(self) -> None:
         """The kernel takes none away."""
+
+    def close(self) -> None:
+        """Nothing is open between two locks."""
 
     @contextlib.contextmanager
     def _one(self, name: str, timeout_s: float) -> Iterator[None]:
@@ -66,7 +71,13 @@ class FileLocks:
 
 
 class AdvisoryLocks:
-    """Locks of PostgreSQL sessions; for processes of any machine."""
+    """Locks of PostgreSQL sessions; for processes of any machine.
+
+    Args:
+        engine: one of our own, whose connections commit by themselves. Switching connections of another engine to that
+            would switch them back when they return to its pool; of one that broke meanwhile this fails, and the pool
+            loses a place.
+    """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
@@ -76,7 +87,7 @@ class AdvisoryLocks:
     def hold(self, names: Sequence[str], timeout_s: float) -> Iterator[None]:
         """All on one connection: a run holds as many as there are buckets."""
         deadline = time.monotonic() + timeout_s
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with self._engine.connect() as connection:
             try:
                 holder = _Holder(connection)
                 for name in names:
@@ -97,6 +108,9 @@ class AdvisoryLocks:
     def check(self) -> None:
         for holder in list(self._holders):
             holder.check()
+
+    def close(self) -> None:
+        self._engine.dispose()
 
 
 class _Holder:

@@ -100,9 +100,9 @@ class Watchdog:
                         _cut(number)
 
 
-def create_engine(url: sa.URL, watchdog: Watchdog, timeout_s: float) -> sa.Engine:
+def create_engine(url: sa.URL, watchdog: Watchdog, timeout_s: float, **options: Any) -> sa.Engine:
     """Return an engine whose connections ``watchdog`` watches, and whose server ends a statement after
-    ``timeout_s`` seconds."""
+    ``timeout_s`` seconds; ``options`` are SQLAlchemy's."""
 
     class Cursor(extensions.cursor):  # type: ignore[misc]
         def execute(self, *args: Any, **kwargs: Any) -> None:
@@ -124,7 +124,7 @@ def create_engine(url: sa.URL, watchdog: Watchdog, timeout_s: float) -> sa.Engin
 
     patience = {k: v for k, v in PATIENCE.items() if k not in url.query}
     factories = {"connection_factory": Connection, "cursor_factory": Cursor}
-    engine = sa.create_engine(url, pool_pre_ping=True, connect_args={**patience, **factories})
+    engine = sa.create_engine(url, pool_pre_ping=True, connect_args={**patience, **factories}, **options)
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: extensions.connection, _record: object) -> None:

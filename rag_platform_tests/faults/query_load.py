@@ -90,11 +90,12 @@ class Load:
         self.asked = 0
         self.degraded: Counter[str] = Counter()
         self.caches: Counter[str] = Counter()
+        self._background = Background(self._ask_next, PAUSE_S)
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
         """Ask during the block; fails with the first answer that is not right, not theirs, or late."""
-        with Background(self._ask_next, PAUSE_S).running():
+        with self._background.running():
             yield
 
     def _ask_next(self, number: int) -> None:
@@ -138,8 +139,7 @@ class Load:
     def _until(self, condition: Callable[[], bool], problem: str) -> None:
         give_up = time.monotonic() + PATIENCE_S
         while not condition():
-            if self._failures:
-                raise self._failures[0]
+            self._background.check()
             assert time.monotonic() < give_up, f"{problem}: {self.caches}"
             time.sleep(0.02)
 

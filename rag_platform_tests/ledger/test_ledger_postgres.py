@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from rag_platform.errors import ConfigurationError, DependencyError
 from rag_platform.ledger.database import Database
+from rag_platform.ledger.locks import AdvisoryLocks
 from rag_platform.settings import Settings
 from rag_platform_tests.ledger import postgres_server
 from rag_platform_tests.ledger.postgres_server import PostgresServer
@@ -110,6 +112,31 @@ def test_a_server_that_dies_while_a_lock_is_waited_for(
     with other.locks(["one", "two"], timeout_s=0):
         pass
     other.close()
+
+
+def test_locks_of_dead_sessions_cost_the_pool_no_place(server: PostgresServer, database: Database) -> None:
+    """A session dies between its last statement and its return to the pool, more often than a pool has places: each time
+    it is an outage at most, and there is always a connection for the next lock."""
+    locks = database._locks
+    assert isinstance(locks, AdvisoryLocks)
+    operator = psycopg2.connect(f"{server.url}postgres".replace("+psycopg2", ""))
+    operator.autocommit = True
+    ended: list[int] = []
+
+    def end(connection: Any, *_: object) -> None:
+        ended.append(connection.get_backend_pid())
+        with operator.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [ended[-1]])  # waits until it is gone
+
+    sa.event.listen(locks._engine, "reset", end)
+    for _ in range(20):
+        with contextlib.suppress(DependencyError), database.lock("one"):
+            pass
+    sa.event.remove(locks._engine, "reset", end)
+    operator.close()
+    assert len(set(ended)) == 20
+    with database.lock("one", timeout_s=0), database.write("test"):
+        pass
 
 
 def test_a_session_that_an_operator_ends(server: PostgresServer, database: Database) -> None:
